@@ -1,0 +1,30 @@
+"""The route table: what a proxy must know of every function, as control sends it.
+
+A provider produces `Route` values, control numbers and sends them, proxies keep them. Plain values, so that the
+table can be tested without either side.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One ready replica: its id, and where it listens (`unix:/path` or `tcp:host:port`)."""
+
+    id: str
+    address: str
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One function. `key` is `NAME.NAMESPACE`; `timeout` is in seconds; `concurrency` is per replica, 0 no limit.
+
+    `targets` is empty while no replica is ready: calls then wait for a wake. `failure` is set when the function
+    cannot start at all, so that waiting calls are told the reason at once instead of at their deadline.
+    """
+
+    key: str
+    timeout: float
+    concurrency: int
+    targets: list[Target]
+    failure: str = ""

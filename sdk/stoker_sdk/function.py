@@ -1,0 +1,188 @@
+"""The function: what a user asks for, what the platform answers, and the checks in between.
+
+Field names and their omission are those of the contract (section 2.3), so these structs are the wire format too.
+What the user sent is kept verbatim: a client's `diff` must show no change (section 16, quirk 18).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stoker_sdk.errors import BadInput
+from stoker_sdk.names import (
+    DEFAULT_NAMESPACE,
+    FunctionKey,
+    check_environment_key,
+    check_function_name,
+    check_label,
+    check_namespace,
+    check_qualified_key,
+    check_secret_name,
+)
+from stoker_sdk.units import GO_ZERO_TIME, parse_duration, parse_quantity
+
+ANNOTATION_PREFIX = "stoker.dev/"
+"""Settings of ours travel as annotations under this prefix, so that other clients carry them untouched."""
+
+DEFAULT_TIMEOUT: Final = 60.0
+"""Seconds a call may take when the function says nothing: the contract's `upstream_timeout` (section 4.4)."""
+
+LOCAL_REGISTRY = "stoker.local"
+"""The registry part of an image that is an artefact of this machine: `stoker.local/NAME@sha256:HEX`."""
+
+
+class Resources(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Kubernetes quantities as the user wrote them; empty means not set."""
+
+    memory: str = ""
+    cpu: str = ""
+    nvidia_gpu: str = msgspec.field(default="", name="nvidia.com/gpu")
+    amd_gpu: str = msgspec.field(default="", name="amd.com/gpu")
+    intel_gpu: str = msgspec.field(default="", name="intel.com/gpu")
+
+
+class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """What a user asks for: the body of POST and PUT `/system/functions` (contract section 2.3)."""
+
+    service: str
+    image: str = ""
+    namespace: str = ""
+    env_process: str = ""
+    env_vars: dict[str, str] | None = None
+    constraints: list[str] | None = None
+    secrets: list[str] | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    limits: Resources | None = None
+    requests: Resources | None = None
+    read_only_root_filesystem: bool = False
+
+    @property
+    def key(self) -> FunctionKey:
+        return FunctionKey(self.namespace or DEFAULT_NAMESPACE, self.service)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one call may take, in all: ours, else the watchdog's `exec_timeout`, else a minute."""
+        text = self.setting("timeout") or (self.env_vars or {}).get("exec_timeout", "")
+        seconds = parse_duration(text, "timeout") if text else DEFAULT_TIMEOUT
+        return seconds or DEFAULT_TIMEOUT
+
+    @property
+    def concurrency(self) -> int:
+        """Calls that one replica runs at the same time; 0 means no limit."""
+        return _whole_number(self.setting("concurrency"), "concurrency")
+
+    @property
+    def min_replicas(self) -> int:
+        return _whole_number((self.labels or {}).get("com.openfaas.scale.min", ""), "com.openfaas.scale.min") or 1
+
+    @property
+    def max_replicas(self) -> int:
+        label = (self.labels or {}).get("com.openfaas.scale.max", "")
+        return _whole_number(label, "com.openfaas.scale.max") or max(20, self.min_replicas)
+
+    def setting(self, name: str) -> str:
+        """The value of one of our own settings, or an empty string."""
+        return (self.annotations or {}).get(ANNOTATION_PREFIX + name, "")
+
+    def check(self) -> None:
+        """Raise `BadInput` for the first value that cannot be used, in the contract's order (section 2.4)."""
+        if not self.service:
+            raise BadInput("service: is required")
+        check_function_name(self.service)
+        if not self.image:
+            raise BadInput("image: is required")
+        check_namespace(self.namespace or DEFAULT_NAMESPACE)
+        for key, value in (self.labels or {}).items():
+            check_label(key, value)
+        for key in self.annotations or {}:
+            check_qualified_key(key, "annotation")
+        for key, value in (self.env_vars or {}).items():
+            check_environment_key(key)
+            if "\0" in value:
+                raise BadInput(f"environment variable {key!r} holds a NUL character, which no process can be given")
+        for name in self.secrets or []:
+            check_secret_name(name)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for what, resources in (("limits", self.limits), ("requests", self.requests)):
+            if resources and resources.memory:
+                parse_quantity(resources.memory, f"{what}.memory")
+            if resources and resources.cpu:
+                parse_quantity(resources.cpu, f"{what}.cpu")
+        _ = self.timeout, self.concurrency
+        if self.min_replicas > self.max_replicas:
+            raise BadInput(
+                f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "
+                f"({self.max_replicas}): raise the one or lower the other"
+            )
+
+
+class Instance(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One replica as `describe` shows it. `state` is starting, ready, draining or gone."""
+
+    id: str
+    state: str
+    pid: int = 0
+    started_at: str = ""
+
+
+class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """Ours, in the answer's `stoker` key: how the last deploy went. Other clients ignore it.
+
+    `state` is deploying, ready, failed (the revision before serves on, where there is one) or zero (scaled to zero).
+    `message` says why it failed, in one or two lines; `output` holds the last lines that the replica printed.
+    """
+
+    state: str
+    revision: int
+    serving: int = 0
+    message: str = ""
+    output: list[str] = []
+    limits: str = ""
+    timeout: str = ""
+    restarts: int = 0
+    instances: list[Instance] = []
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel"):
+    """CPU in thousandths of a core over all replicas, and memory in bytes, summed (contract section 2.3)."""
+
+    cpu: float
+    total_memory_bytes: float
+
+
+class FunctionStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """What the platform answers for one function (contract section 2.3)."""
+
+    name: str
+    image: str
+    namespace: str
+    env_process: str = ""
+    env_vars: dict[str, str] | None = None
+    constraints: list[str] | None = None
+    secrets: list[str] | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    limits: Resources | None = None
+    requests: Resources | None = None
+    read_only_root_filesystem: bool = False
+    invocation_count: float = 0.0
+    replicas: int = 0
+    available_replicas: int = 0
+    # A factory, because the contract always prints the field, and plain defaults are omitted.
+    created_at: str = msgspec.field(default_factory=lambda: GO_ZERO_TIME)
+    usage: Usage | None = None
+    stoker: Condition | None = None
+
+
+def _whole_number(text: str, what: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadInput(f"{what} is {text[:40]!r}: write a whole number")
+    return int(text)
