@@ -1,0 +1,91 @@
+"""One build from end to end: receive, plan, environment, assemble, test, publish.
+
+Each stage is a function from values to a value; this module only puts them in order, under the lock of the
+artefact's digest, so that two builds of the same inputs make one artefact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from stoker_builder.artefact import assemble, finish, publish
+from stoker_builder.child import Children
+from stoker_builder.config import Config, step_settings
+from stoker_builder.environment import ensure_environment
+from stoker_builder.interpreter import interpreter_tag, prepare_interpreter
+from stoker_builder.plan import Plan, make_plan
+from stoker_builder.receive import receive
+from stoker_builder.report import Report
+from stoker_builder.staging import lock, staging_folder
+from stoker_builder.testing import run_tests
+from stoker_builder.workshop import Workshop
+from stoker_sdk.function import LOCAL_REGISTRY
+
+
+@dataclass(frozen=True)
+class Built:
+    """The artefact's reference as deploy takes it, and whether it was there already."""
+
+    image: str
+    cached: bool
+
+
+def build(stream: BinaryIO, config: Config, report: Report) -> Built:
+    """Build what the tar on `stream` asks for. Raises `StokerError`, and `Cancelled` if the reader goes
+    away.
+    """
+    with staging_folder(config.data.builds) as staging:
+        upload = staging / "upload"
+        upload.mkdir(mode=0o700)
+        plan = make_plan(receive(stream, upload), interpreter_tag())
+        image = f"{LOCAL_REGISTRY}/{plan.request.name}@sha256:{plan.digest}"
+        if _is_published(plan, config):
+            return Built(image, cached=True)
+        with lock(config.data.builds / "locks" / f"artefact-{plan.digest}", _waiting(report)):
+            if _is_published(plan, config):
+                return Built(image, cached=True)
+            _make(plan, config, report, staging)
+    return Built(image, cached=False)
+
+
+def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
+    settings = step_settings(plan.request.build_args, config)
+    if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
+        report.log("ADDITIONAL_PACKAGE is left out: a local build installs no system packages")
+    workshop = Workshop(
+        config=config,
+        interpreter=prepare_interpreter(config.data.path),
+        children=Children(report.check_reader),
+        staging=staging,
+        log=report.log,
+        waiting=_waiting(report),
+    )
+    environment = ensure_environment(plan.environment, plan.requirements, workshop)
+    final, function = config.data.artefact(plan.digest), staging / "function"
+    if final.is_dir():
+        return  # only its environment was gone
+    assemble(plan, function)
+    run_tests(plan, settings, function, environment, workshop)
+    finish(plan, function, final)
+    publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
+
+
+def _is_published(plan: Plan, config: Config) -> bool:
+    environment = not plan.environment or config.data.environment(plan.environment).is_dir()
+    return environment and config.data.artefact(plan.digest).is_dir()
+
+
+def _waiting(report: Report) -> Callable[[], None]:
+    told = False
+
+    def waiting() -> None:
+        nonlocal told
+        report.check_reader()
+        if not told:
+            report.log("waiting: another build is making the same")
+        told = True
+
+    return waiting

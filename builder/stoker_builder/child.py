@@ -1,0 +1,220 @@
+"""Programs that a build runs: the package installer and the function's tests.
+
+Both run code that strangers wrote, so each gets a user id (as root), limits, an environment of its own and
+nothing else; and whatever it started ends with it, also what tried to hide in another session.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker_sdk.errors import StokerError
+from stoker_sdk.processes import die_with_parent
+
+MAX_LINES = 10_000
+"""Log lines taken from one program; the rest is counted only."""
+
+_LONGEST = 65536
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_WATCH_EVERY = 500
+
+
+class TimedOut(StokerError):
+    """A program ran longer than its limit and was killed."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a program runs as: user id (and group of the same number), and more groups."""
+
+    user: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`seconds` for the whole run; `memory` in bytes for each process, `processes` in number, 0 meaning
+    none.
+    """
+
+    seconds: float
+    memory: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run: everything that it gets is here. Without an account it runs as the builder's own user."""
+
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    limits: Limits
+    account: Account | None = None
+
+
+class Children:
+    """Runs programs one after the other, and leaves nothing of them behind.
+
+    Only for a process that has no other children: it makes itself the reaper of all orphans below it.
+    """
+
+    def __init__(self, check_caller: Callable[[], None]) -> None:
+        """`check_caller` is called now and then while a program runs, and raises if nobody waits for it."""
+        self._check_caller = check_caller
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def run(self, program: Program, on_line: Callable[[str], None]) -> int:
+        """The exit code of the program, whose output goes to `on_line` line by line.
+
+        Negative for a signal, as in `subprocess`. Raises `TimedOut`, and whatever `check_caller` raises.
+        """
+        process = _start(program)
+        try:
+            self._relay(process, program, _Lines(on_line))
+            return process.wait()
+        finally:
+            _kill_group(process)
+            process.wait()
+            _kill_orphans()
+            assert process.stdout is not None
+            process.stdout.close()
+
+    def _relay(self, process: subprocess.Popen[bytes], program: Program, lines: _Lines) -> None:
+        """Pass the output on until the program itself has ended; its descendants are not waited for."""
+        assert process.stdout is not None
+        output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+        os.set_blocking(output, False)
+        deadline = time.monotonic() + program.limits.seconds
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        try:
+            while True:
+                ready = dict(poll.poll(_WATCH_EVERY))
+                self._check_caller()
+                if output in ready and not lines.read(output):
+                    poll.unregister(output)
+                if ended in ready:
+                    break
+                if time.monotonic() > deadline:
+                    raise TimedOut(f"took longer than {program.limits.seconds:g} seconds")
+            while lines.read(output, until_empty=True):
+                if time.monotonic() > deadline:
+                    break
+        finally:
+            os.close(ended)
+            lines.end()
+
+
+class _Lines:
+    """Cuts what is read into lines, and passes on the first `MAX_LINES` of them."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self._count = 0
+
+    def read(self, descriptor: int, *, until_empty: bool = False) -> bool:
+        """Read once. False at the end of the stream; with `until_empty` also if nothing is there now."""
+        try:
+            data = os.read(descriptor, _LONGEST)
+        except BlockingIOError:
+            return not until_empty
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST:
+            whole, self._rest = [*whole, self._rest], b""
+        for line in whole:
+            self._pass(line)
+        return bool(data)
+
+    def end(self) -> None:
+        if self._rest:
+            self._pass(self._rest)
+        if self._count > MAX_LINES:
+            self._on_line(f"({self._count - MAX_LINES} more lines are left out)")
+
+    def _pass(self, line: bytes) -> None:
+        self._count += 1
+        if self._count <= MAX_LINES:
+            self._on_line(line.decode(errors="replace").rstrip("\r"))
+
+
+def end_all_of(user: int) -> None:
+    """Kill every process of a user id, as a build that died left them (root only)."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            os.kill(-1, signal.SIGKILL)  # everybody but this process itself
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _start(program: Program) -> subprocess.Popen[bytes]:
+    account = program.account
+    return subprocess.Popen(
+        list(program.command),
+        cwd=program.folder,
+        env=dict(program.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        umask=0o022,
+        user=account.user if account else None,
+        group=account.user if account else None,
+        extra_groups=account.groups if account else None,
+        # Safe: this process has one thread. It runs after the change of the user id, which would undo it.
+        preexec_fn=lambda: _confine(program.limits),
+    )
+
+
+def _confine(limits: Limits) -> None:
+    die_with_parent()
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits.memory:
+        # Not RLIMIT_AS: address space that is only reserved (threads, numerical libraries) is not memory.
+        _lower(resource.RLIMIT_DATA, limits.memory)
+    if limits.processes:
+        _lower(resource.RLIMIT_NPROC, limits.processes)
+
+
+def _lower(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (bound, bound))
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _kill_orphans() -> None:
+    """Kill what left the program's group: as orphans they have become our children, generation by
+    generation.
+    """
+    while children := Path("/proc/thread-self/children").read_text().split():
+        for child in map(int, children):
+            try:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass

@@ -1,0 +1,29 @@
+"""What can end a build, beyond the errors that all of Stoker shares.
+
+They are apart from `BadInput` because the person who reads them looks elsewhere: at the tests, or at the
+package index.
+"""
+
+from __future__ import annotations
+
+from stoker_sdk.errors import StokerError
+
+
+class FailedTests(StokerError):
+    """The function's own tests failed, so that there is no artefact. HTTP 422."""
+
+    status = 422
+    code = "failed-tests"
+
+
+class FailedInstall(StokerError):
+    """The packages of requirements.txt could not be installed. HTTP 422."""
+
+    status = 422
+    code = "failed-install"
+
+
+class Cancelled(BaseException):
+    """Nobody waits for the build any more. Not an `Exception`, so that nothing but the edge takes it for a
+    failure.
+    """

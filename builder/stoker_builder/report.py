@@ -1,0 +1,49 @@
+"""What a build tells whoever started it: lines of JSON on standard output (see `__main__` for their
+shapes).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+import msgspec
+
+from stoker_builder.errors import Cancelled
+
+MAX_LINE = 8192
+"""Characters of one log line; what a program prints beyond it in one line helps nobody."""
+
+
+class Report:
+    """Writes to a pipe whose reader may go away: then nobody waits for the build, and it is `Cancelled`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def log(self, text: str) -> None:
+        """One line of the build's log."""
+        self._send({"log": text if len(text) <= MAX_LINE else text[:MAX_LINE] + " ..."})
+
+    def result(self, image: str, cached: bool) -> None:
+        """The end of a build that worked: the artefact's reference."""
+        self._send({"image": image, "cached": cached})
+
+    def failure(self, message: str, code: str) -> None:
+        """The end of one that did not."""
+        self._send({"error": message, "code": code})
+
+    def check_reader(self) -> None:
+        """Raise `Cancelled` if nobody reads any more."""
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        if any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
+            raise Cancelled
+
+    def _send(self, line: dict[str, str | bool]) -> None:
+        data = msgspec.json.encode(line) + b"\n"
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except BrokenPipeError:
+            raise Cancelled from None

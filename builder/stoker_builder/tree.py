@@ -1,0 +1,111 @@
+"""Folders as values: what they hold as one digest, and how they are closed before they are published."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every regular file below `folder`, in an order that only depends on the names. Links are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 over the parts, each with its length, so that no two lists of parts look the same. 64 hex
+    digits.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()
+
+
+def digest_tree(folder: Path) -> str:
+    """The digest of names, contents and executable bits below `folder`; times and owners do not count."""
+    parts: list[str] = []
+    for path in files_below(folder):
+        executable = "x" if path.stat().st_mode & 0o100 else "-"
+        with path.open("rb") as file:
+            parts += [
+                str(path.relative_to(folder)),
+                executable,
+                hashlib.file_digest(file, "sha256").hexdigest(),
+            ]
+    return digest_of(parts)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy the regular files below `source` into `target`, over what is there, with their executable bit."""
+    for path in files_below(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def hand_over(folder: Path, user: int) -> None:
+    """Make everything below `folder`, and itself, the property of `user` (root only)."""
+    _each(folder, lambda path: os.chown(path, user, user, follow_symlinks=False))
+
+
+def close_tree(folder: Path, group: int | None) -> None:
+    """Make everything below `folder` read-only.
+
+    With a `group` (root only) it belongs to root, and that group alone can read it. Without one, files lose
+    their write permission; folders keep it, so that their owner can remove them.
+    """
+
+    def close(path: Path) -> None:
+        if group is not None:
+            os.chown(path, 0, group, follow_symlinks=False)
+        if not path.is_symlink():
+            path.chmod(_closed_mode(path, group))
+
+    _each(folder, close)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove the folder, also where its owner took away permissions inside. Missing is fine."""
+
+    def open_and_retry(retry: Callable[..., Any], path: str, _error: object) -> None:
+        if Path(path).parent.is_dir():
+            Path(path).parent.chmod(0o700)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            Path(path).chmod(0o700)
+            shutil.rmtree(path, ignore_errors=True)
+        elif os.path.lexists(path):
+            retry(path)
+
+    if os.path.lexists(folder):
+        shutil.rmtree(folder, onerror=open_and_retry)
+
+
+def _closed_mode(path: Path, group: int | None) -> int:
+    others = 0 if group is not None else 0o005
+    if path.is_dir():
+        return 0o750 | others
+    execute = 0o110 if path.stat().st_mode & 0o100 else 0
+    if group is not None:
+        return 0o640 | execute
+    return 0o444 | execute | (execute and 0o001)
+
+
+def _each(folder: Path, action: Callable[[Path], None]) -> None:
+    for parent, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            path = Path(parent, name)
+            # A link to a folder is listed with the folders, and is not gone into.
+            if path.is_symlink() or not path.is_dir():
+                action(path)
+        action(Path(parent))

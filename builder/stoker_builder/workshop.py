@@ -1,0 +1,29 @@
+"""What the stages of one build work with, handed from stage to stage as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker_builder.child import Children
+from stoker_builder.config import Config
+from stoker_builder.interpreter import Interpreter
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """`staging` is the build's own folder, gone at its end; `log` takes a line of the build's log;
+    `waiting` is called while another build holds what this one needs.
+    """
+
+    config: Config
+    interpreter: Interpreter
+    children: Children
+    staging: Path
+    log: Callable[[str], None]
+    waiting: Callable[[], None]
+
+    def user_for(self, purpose: str) -> int | None:
+        """The id that `UserIds` has for the purpose; None if the platform is not root."""
+        return self.config.ids.id_for(purpose) if self.config.ids else None

@@ -1,0 +1,109 @@
+"""`stoker invoke`: call a function with standard input, and print what it answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote_plus
+
+import click
+
+from stoker_cli.command import Command
+from stoker_cli.connection import connected
+from stoker_cli.options import Target, target_options
+from stoker_cli.surroundings import Surroundings
+from stoker_sdk.errors import BadUsage, StokerError
+
+if TYPE_CHECKING:
+    import urllib3
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+_HELD = 1 << 20
+"""Bytes of input that are read before the call: with all of it at hand, the length can be said in the
+request.
+"""
+
+
+@click.command("invoke", cls=Command)
+@click.argument("name")
+@target_options
+@click.option(
+    "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."
+)
+@click.option("--query", multiple=True, metavar="NAME=VALUE", help="A query parameter; may be repeated.")
+@click.option("-X", "-m", "--method", default="POST", metavar="METHOD", help="The method. [default: POST]")
+@click.option(
+    "--content-type", default="text/plain", metavar="TYPE", help="The body's type. [default: text/plain]"
+)
+@click.pass_obj
+def invoke(
+    surroundings: Surroundings,
+    target: Target,
+    name: str,
+    headers: tuple[str, ...],
+    query: tuple[str, ...],
+    method: str,
+    content_type: str,
+) -> None:
+    """Call a function. The body is standard input, when that is not a terminal; the answer goes to standard
+    output.
+
+    \b
+    echo hello | stoker invoke greet
+    stoker invoke greet -X GET --query name=Ada -H 'Accept: application/json' < /dev/null
+    """
+    if method.upper() not in METHODS:
+        raise BadUsage(f"--method {method!r} is not one of {', '.join(METHODS)}")
+    sent = {"Content-Type": content_type, **dict(map(_header, headers))}
+    body = None if sys.stdin.isatty() else _body(sys.stdin.buffer)
+    with (
+        connected(target, surroundings) as client,
+        client.invoke(
+            name,
+            target.namespace,
+            method=method.upper(),
+            query="&".join(map(_parameter, query)),
+            headers=sent,
+            body=body,
+        ) as response,
+    ):
+        if not 200 <= response.status < 300:
+            raise _failure(response)
+        for chunk in client.chunks(response):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+
+
+def _body(source: BinaryIO) -> bytes | Iterator[bytes]:
+    head = source.read(_HELD)
+    return head if len(head) < _HELD else _streamed(head, source)
+
+
+def _streamed(head: bytes, source: BinaryIO) -> Iterator[bytes]:
+    yield head
+    while piece := source.read(64 << 10):
+        yield piece
+
+
+def _header(text: str) -> tuple[str, str]:
+    separator = ":" if ":" in text.partition("=")[0] else "="
+    name, found, value = text.partition(separator)
+    if not found or not name.strip():
+        raise BadUsage(f"--header {text!r} is not a header: write 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _parameter(text: str) -> str:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise BadUsage(f"--query {text!r} is not a parameter: write name=value")
+    return f"{quote_plus(name)}={quote_plus(value)}"
+
+
+def _failure(response: urllib3.BaseHTTPResponse) -> StokerError:
+    body = response.read(64 << 10).decode("utf-8", "replace").strip()
+    reason = response.headers.get("X-Stoker-Error", "")
+    suffix = f"\nX-Stoker-Error: {reason}" if reason else ""
+    return StokerError(f"server returned unexpected status code: {response.status} - {body}{suffix}")

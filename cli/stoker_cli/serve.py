@@ -1,0 +1,96 @@
+"""`stoker serve`: the platform on this machine, in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from stoker_cli.command import Command
+from stoker_cli.surroundings import Surroundings
+from stoker_sdk.data_dir import DataDir
+from stoker_sdk.errors import BadUsage
+from stoker_sdk.ids import FIRST_ID, ID_COUNT
+
+_HELP = """Run the platform on this machine: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
+
+The data folder holds everything that lasts: functions, secrets, artefacts, logs, the password (user `admin`), and the
+CA that signed the HTTPS certificate. Started as root, every function gets a user id of its own; started as an ordinary
+user, functions have that user's rights.
+
+\b
+  stoker serve
+  stoker serve --http 0.0.0.0:80 --https 0.0.0.0:443 --name faas.example.org
+  stoker serve --data-dir /tmp/try --http 127.0.0.1:0 --https 127.0.0.1:0 --ready-file /tmp/ready.json
+  curl --cacert "$(stoker serve --print-ca)" https://localhost:8443/function/greet
+"""
+
+
+class _Address(click.ParamType):
+    """HOST:PORT; the port may be 0 for any free one."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value!r} is not an address: write HOST:PORT, such as 127.0.0.1:8080")
+        return host.strip("[]"), int(port)
+
+
+@click.command(cls=Command, help=_HELP)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR].")
+@click.option("--http", type=_Address(), default="127.0.0.1:8080", show_default=True)
+@click.option("--https", type=_Address(), default="127.0.0.1:8443", show_default=True)
+@click.option("--metrics", type=_Address(), default="127.0.0.1:8082", show_default=True, help="Prometheus.")
+@click.option("--proxies", type=click.IntRange(1, 64), help="Proxy processes [as many as cores, at most 4].")
+@click.option("--name", "names", multiple=True, help="A further host name or address for the certificate.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers.")
+@click.option("--max-body", default="2Gi", show_default=True, help="The largest request body of a call.")
+@click.option("--max-waiting", type=click.IntRange(0), default=10_000, show_default=True, help="Calls that may wait per function.")
+@click.option("--first-user-id", type=click.IntRange(1000), default=FIRST_ID, show_default=True, help="As root: functions' user ids begin here.")
+@click.option("--user-ids", type=click.IntRange(1), default=ID_COUNT, show_default=True, help="As root: how many there are.")
+@click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
+@click.pass_obj
+def serve(
+    surroundings: Surroundings,
+    data_dir: Path | None,
+    http: tuple[str, int],
+    https: tuple[str, int],
+    metrics: tuple[str, int],
+    proxies: int | None,
+    names: tuple[str, ...],
+    ready_file: Path | None,
+    max_body: str,
+    max_waiting: int,
+    first_user_id: int,
+    user_ids: int,
+    print_ca: bool,
+) -> int:
+    from stoker_sdk.units import parse_quantity
+
+    data = DataDir(data_dir.absolute()) if data_dir else surroundings.data_dir
+    if print_ca:
+        click.echo(data.ca_certificate)
+        return 0
+    if first_user_id + user_ids > 2**31:
+        raise BadUsage("--first-user-id and --user-ids reach beyond the largest user id: lower one of them")
+    from stoker_cli.server.platform import ServeOptions, run_platform
+
+    options = ServeOptions(
+        data=data,
+        http=http,
+        https=https,
+        metrics=metrics,
+        proxies=proxies or min(4, os.cpu_count() or 1),
+        names=names,
+        ready_file=ready_file.absolute() if ready_file else None,
+        max_body=int(parse_quantity(max_body, "--max-body")),
+        max_waiting=max_waiting,
+        first_id=first_user_id if surroundings.is_root else 0,
+        id_count=user_ids,
+    )
+    return run_platform(options, surroundings.environment)

@@ -1,0 +1,168 @@
+"""The platform of one machine: which processes there are, what each is told, and what the user is shown.
+
+Order: the fork server, control, then the proxies; so at the end calls finish while what they need still runs. When this
+process is killed, control and proxies go with it by the parent-death signal and the fork server by its lifeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker_builder.interpreter import Interpreter, prepare_interpreter
+from stoker_cli.server.folders import MARK, lock_data_folder, make_run_folder, sweep
+from stoker_cli.server.listening import listen, url
+from stoker_cli.server.supervisor import Child, Supervisor
+from stoker_gateway.providers.local.launch import RunDir
+from stoker_gateway.tls import Certificates, ensure_certificates
+from stoker_sdk.atomic import write_atomically
+from stoker_sdk.data_dir import ADMIN, DataDir
+
+_DRAIN_SECONDS = 65.0
+_KEPT_FOR_FORK_SERVER = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The flags of `stoker serve`, checked. `first_id` is 0 where functions run as our own user."""
+
+    data: DataDir
+    http: tuple[str, int]
+    https: tuple[str, int]
+    metrics: tuple[str, int]
+    proxies: int
+    names: tuple[str, ...]
+    ready_file: Path | None
+    max_body: int
+    max_waiting: int
+    first_id: int
+    id_count: int
+
+
+def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. Raises `StokerError` when the platform cannot start."""
+    supervisor = Supervisor()
+    lock = lock_data_folder(options.data)
+    try:
+        run = make_run_folder(options.data, environment)
+        sweep(run)
+        _forget_ready_file(options)
+        addresses = _start(supervisor, options, run, environment)
+        if not supervisor.stopping:
+            _announce(options, addresses)
+        supervisor.watch()
+        return 0
+    finally:
+        _forget_ready_file(options)
+        supervisor.stop()
+        os.close(lock)
+
+
+def _start(
+    supervisor: Supervisor, options: ServeOptions, run: RunDir, environment: Mapping[str, str]
+) -> dict[str, str]:
+    http = listen(options.http, options.proxies, "--http")
+    https = listen(options.https, options.proxies, "--https")
+    interpreter = prepare_interpreter(options.data.path)
+    certificates = ensure_certificates(options.data.tls, options.names)
+    supervisor.start(_fork_server(run, environment))
+    control = supervisor.start(_control(options, run, interpreter, environment))
+    for number in range(options.proxies):
+        if not supervisor.stopping:
+            supervisor.start(_proxy(options, run, certificates, number, http[number], https[number], environment))
+    metrics = json.loads(control)["metrics"] if control else ""
+    return {"http": url("http", http[0]), "https": url("https", https[0]), "metrics": f"http://{metrics}/metrics"}
+
+
+def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
+    lifeline, held = os.pipe2(os.O_CLOEXEC)  # `held` stays open in this process for as long as it lives
+    arguments = ["--socket", str(run.fork_socket), "--lifeline", str(lifeline), "--ready-fd"]
+    # Replicas are forks of it, so nothing of our environment may be in its memory.
+    kept = {name: environment[name] for name in _KEPT_FOR_FORK_SERVER if name in environment}
+    return Child(
+        "the fork server",
+        lambda ready: [sys.executable, "-m", "stoker_watchdog.forkserver", *arguments, str(ready)],
+        kept | {MARK: str(run.path)},
+        (lifeline,),
+    )
+
+
+def _control(
+    options: ServeOptions, run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]
+) -> Child:
+    build = [sys.executable, "-m", "stoker_builder", "--data-dir", str(options.data.path)]
+    if options.first_id:
+        build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
+    settings = {
+        "data_dir": str(options.data.path),
+        "run_dir": str(run.path),
+        "metrics": f"{options.metrics[0]}:{options.metrics[1]}",
+        "python": str(interpreter.python),
+        "library": interpreter.stdlib,
+        "first_id": options.first_id,
+        "id_count": options.id_count,
+        "build_command": build,
+    }
+
+    def command(ready: int) -> list[str]:
+        return [sys.executable, "-m", "stoker_gateway.control", json.dumps(settings | {"ready_fd": ready})]
+
+    return Child("control", command, environment)
+
+
+def _proxy(
+    options: ServeOptions,
+    run: RunDir,
+    certificates: Certificates,
+    number: int,
+    http: socket.socket,
+    https: socket.socket,
+    environment: Mapping[str, str],
+) -> Child:
+    settings = {
+        "number": number,
+        "http_fds": [http.fileno()],
+        "https_fds": [https.fileno()],
+        "control_socket": str(run.control_socket),
+        "table_socket": str(run.table_socket),
+        "certificate": str(certificates.chain),
+        "key": str(certificates.key),
+        "max_body": options.max_body,
+        "max_waiting": options.max_waiting,
+        "drain_seconds": _DRAIN_SECONDS,
+    }
+
+    def command(ready: int) -> list[str]:
+        return [sys.executable, "-m", "stoker_gateway.proxy", json.dumps(settings | {"ready_fd": ready})]
+
+    return Child(
+        f"proxy {number}", command, environment, (http.fileno(), https.fileno()), stop_seconds=_DRAIN_SECONDS + 5
+    )
+
+
+def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
+    data = options.data
+    print(f"stoker: serving on {addresses['http']} and {addresses['https']}")
+    print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
+    if not options.first_id:
+        print("stoker: not started as root, so functions run with the rights of this user")
+    sys.stdout.flush()
+    if options.ready_file is not None:
+        ready = addresses | {
+            "ca": str(data.ca_certificate),
+            "user": ADMIN,
+            "passwordFile": str(data.password),
+            "dataDir": str(data.path),
+            "pid": os.getpid(),
+        }
+        write_atomically(options.ready_file, json.dumps(ready, indent=1).encode() + b"\n", 0o644)
+
+
+def _forget_ready_file(options: ServeOptions) -> None:
+    if options.ready_file is not None:
+        options.ready_file.unlink(missing_ok=True)

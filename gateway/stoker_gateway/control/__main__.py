@@ -1,0 +1,133 @@
+"""The control process of one machine: the API on a unix socket, metrics on a port, the local provider, the proxies' table.
+
+    python -m stoker_gateway.control SETTINGS-JSON
+
+This is a composition root: the one place that names the concrete provider. The process ends with its supervisor; the
+replicas go on without it, and are taken over by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from stoker_gateway.auth import BasicAuth, ensure_password
+from stoker_gateway.control.app import make_app, make_runner
+from stoker_gateway.control.config import ControlConfig
+from stoker_gateway.control.metrics import make_metrics_app
+from stoker_gateway.control.proxies import Proxies
+from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
+from stoker_gateway.providers.local.launch import Interpreter, Launcher, RunDir
+from stoker_gateway.providers.local.limiter import Limiter
+from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_gateway.secrets import SecretStore
+from stoker_sdk.data_dir import ADMIN, DataDir
+from stoker_sdk.errors import StokerError
+from stoker_sdk.ids import UserIds
+from stoker_sdk.processes import die_with_parent, say_ready
+
+log = logging.getLogger("stoker.control")
+
+
+class ControlSettings(msgspec.Struct, frozen=True):
+    """What the supervisor tells control. `first_id` is 0 where functions have the platform's own user."""
+
+    data_dir: str
+    run_dir: str
+    metrics: str
+    python: str
+    library: list[str]
+    first_id: int
+    id_count: int
+    build_command: list[str]
+    ready_fd: int
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What control tells the supervisor when it answers."""
+
+    metrics: str
+
+
+async def serve(settings: ControlSettings) -> None:
+    data, run = DataDir(Path(settings.data_dir)), RunDir(Path(settings.run_dir))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    secrets = SecretStore(data.secrets, data.key)
+    provider = _make_provider(settings, data, run, secrets)
+    proxies = Proxies(provider.wake)
+    await provider.start(proxies.route_changed)
+    await proxies.listen(str(run.table_socket))
+    config = ControlConfig(
+        auth=BasicAuth(ADMIN, ensure_password(data.password)), build_command=tuple(settings.build_command)
+    )
+    app = make_app(config, provider, secrets, proxies)
+    runners = [make_runner(app), make_runner(make_metrics_app(app))]
+    for runner in runners:
+        await runner.setup()
+    await _listen_privately(runners[0], run.control_socket)
+    metrics = await _listen_for_metrics(runners[1], settings.metrics)
+    gc.collect()
+    gc.freeze()
+    say_ready(settings.ready_fd, msgspec.json.encode(Ready(metrics)))
+    await stop.wait()
+    for runner in runners:
+        await runner.cleanup()
+    await proxies.close()
+    await provider.close()
+
+
+def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:
+    ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
+    cgroups = _find_cgroups(run) if ids is not None else None
+    interpreter = Interpreter(settings.python, tuple(settings.library))
+    launcher = Launcher(data, run, interpreter, ids, secrets.read, own_limits=cgroups is None)
+    return LocalProvider(data, run, launcher, Limiter(cgroups))
+
+
+def _find_cgroups(run: RunDir) -> Cgroups | None:
+    return find_cgroups(run.path.name)
+
+
+async def _listen_privately(runner: web.AppRunner, path: Path) -> None:
+    old_mask = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(old_mask)
+
+
+async def _listen_for_metrics(runner: web.AppRunner, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    try:
+        await site.start()
+    except OSError as error:
+        raise StokerError(f"metrics cannot be served on {address}: {error.strerror}; choose another with --metrics") from error
+    actual = runner.addresses[0]
+    return f"{host}:{actual[1]}"
+
+
+def main() -> None:
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s control %(levelname)s %(message)s")
+    settings = msgspec.json.decode(sys.argv[1], type=ControlSettings)
+    try:
+        uvloop.run(serve(settings))
+    except StokerError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The control API as one aiohttp application: which routes there are, and what every request passes.
+
+Proxies forward to it whatever is not a call. It holds no state of its own: functions are the provider's,
+secrets the store's, counts the proxies'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from stoker_gateway.control import (
+    builds,
+    functions,
+    health,
+    info,
+    logs,
+    middleware,
+    namespaces,
+    scale,
+    secrets,
+)
+from stoker_gateway.control.config import ControlConfig
+from stoker_gateway.control.keys import BUILD_PLACES, CONFIG, COUNTERS, PROVIDER, SECRETS, STOPPING, TRAFFIC
+from stoker_gateway.control.traffic import Traffic
+from stoker_gateway.counters import Counters
+from stoker_gateway.providers.base import Provider
+from stoker_gateway.secrets import SecretStore
+
+ROUTES = (
+    *functions.ROUTES,
+    *scale.ROUTES,
+    *logs.ROUTES,
+    *secrets.ROUTES,
+    *namespaces.ROUTES,
+    *info.ROUTES,
+    *builds.ROUTES,
+    *health.ROUTES,
+)
+
+MAX_HEAD_FIELD = 64 * 1024
+MAX_REQUEST_LINE = 16 * 1024
+"""In bytes, as the proxies allow them: what they let in must not be refused behind them."""
+
+SHUTDOWN_TIMEOUT = 3.0
+"""Seconds that running requests get; long answers end by themselves when the stop begins."""
+
+
+def make_app(
+    config: ControlConfig, provider: Provider, secret_store: SecretStore, counters: Counters
+) -> web.Application:
+    """The application. The caller starts and closes the provider, and serves this with `make_runner`."""
+    app = web.Application(
+        middlewares=[
+            middleware.count,
+            middleware.answer_errors,
+            middleware.redirect_unclean,
+            middleware.check_credentials,
+        ]
+    )
+    app[CONFIG], app[PROVIDER], app[SECRETS], app[COUNTERS] = config, provider, secret_store, counters
+    app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()
+    app[BUILD_PLACES] = asyncio.Semaphore(config.builds_at_once)
+    app.add_routes(ROUTES)
+    app.on_response_prepare.append(middleware.drop_server_name)
+    app.on_shutdown.append(_stop_long_answers)
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """A runner with our limits, for both applications; `setup()` it, then start a `UnixSite` or `TCPSite`."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
+        max_line_size=MAX_REQUEST_LINE,
+        max_field_size=MAX_HEAD_FIELD,
+    )
+
+
+async def _stop_long_answers(app: web.Application) -> None:
+    app[STOPPING].set()

@@ -1,0 +1,100 @@
+"""`/system/functions` and `/system/function/NAME`: deploy, update, remove, list, describe (contract 2.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+from aiohttp import web
+
+from stoker_gateway.control import answers
+from stoker_gateway.control.bodies import is_true, last, read_struct
+from stoker_gateway.control.keys import CONFIG, COUNTERS, PROVIDER, SECRETS
+from stoker_gateway.control.namespaces import existing_namespace
+from stoker_sdk.errors import BadInput, StokerError
+from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.messages import DeleteFunctionRequest
+from stoker_sdk.names import FunctionKey, check_function_name, key_from_route
+
+log = logging.getLogger(__name__)
+
+REVISION_HEADER = "X-Stoker-Revision"
+
+
+async def list_functions(request: web.Request) -> web.Response:
+    namespace = existing_namespace(request, last(request, "namespace"))
+    counts = await _call_counts(request.app)
+    listed = request.app[PROVIDER].list(namespace)
+    return answers.json([_with_count(status, counts) for status in listed])
+
+
+async def describe_function(request: web.Request) -> web.Response:
+    status = request.app[PROVIDER].get(key_of_path(request, last(request, "namespace")))
+    if not is_true(last(request, "usage")):
+        status = msgspec.structs.replace(status, usage=None)
+    return answers.json(status)
+
+
+async def create_function(request: web.Request) -> web.Response:
+    return await _deploy(request, create=True)
+
+
+async def update_function(request: web.Request) -> web.Response:
+    return await _deploy(request, create=False)
+
+
+async def remove_function(request: web.Request) -> web.Response:
+    body = await read_struct(request, DeleteFunctionRequest, request.app[CONFIG].body_limit)
+    namespace = existing_namespace(request, body.namespace or last(request, "namespace"))
+    if not body.function_name:
+        raise BadInput("functionName: is required")
+    await request.app[PROVIDER].remove(FunctionKey(namespace, check_function_name(body.function_name)))
+    return answers.accepted()
+
+
+def key_of_path(request: web.Request, namespace: str) -> FunctionKey:
+    """The function that the path names, as `NAME` or, when no namespace is given apart, `NAME.NAMESPACE`."""
+    key = key_from_route(request.match_info["name"])
+    if namespace:
+        key = FunctionKey(namespace, request.match_info["name"])
+    return FunctionKey(existing_namespace(request, key.namespace), check_function_name(key.name))
+
+
+async def _deploy(request: web.Request, *, create: bool) -> web.Response:
+    spec = await read_struct(request, FunctionSpec, request.app[CONFIG].body_limit)
+    spec.check()
+    spec = msgspec.structs.replace(spec, namespace=existing_namespace(request, spec.namespace))
+    _check_secrets(request, spec)
+    revision = await request.app[PROVIDER].deploy(spec, create=create)
+    return answers.accepted({REVISION_HEADER: str(revision)})
+
+
+def _check_secrets(request: web.Request, spec: FunctionSpec) -> None:
+    for name in spec.secrets or []:
+        if not request.app[SECRETS].exists(spec.namespace, name):
+            raise BadInput(f"secret {name!r} does not exist in namespace {spec.namespace!r}: create it first")
+
+
+async def _call_counts(app: web.Application) -> dict[str, int]:
+    """Ended calls by `NAME.NAMESPACE`; none when they cannot be had, for the listing matters more."""
+    try:
+        async with asyncio.timeout(app[CONFIG].counters_wait):
+            return {counted.key: counted.ended for counted in await app[COUNTERS].totals()}
+    except (StokerError, TimeoutError) as error:
+        log.warning("functions are listed without their counts: %s", error or "no answer in time")
+        return {}
+
+
+def _with_count(status: FunctionStatus, counts: dict[str, int]) -> FunctionStatus:
+    count = counts.get(f"{status.name}.{status.namespace}", 0)
+    return msgspec.structs.replace(status, invocation_count=float(count)) if count else status
+
+
+ROUTES = (
+    web.get("/system/functions", list_functions),
+    web.post("/system/functions", create_function),
+    web.put("/system/functions", update_function),
+    web.delete("/system/functions", remove_function),
+    web.get("/system/function/{name}", describe_function),
+)

@@ -1,0 +1,55 @@
+"""The metrics port: `/metrics` and `/healthz`, apart from the API, without credentials (contract 1, 7.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from stoker_gateway.control import middleware
+from stoker_gateway.control.health import tell_health
+from stoker_gateway.control.keys import CONFIG, COUNTERS, PROVIDER, TRAFFIC
+from stoker_gateway.counters import FunctionCounters
+from stoker_sdk.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTROL: web.AppKey[web.Application] = web.AppKey("control", web.Application)
+
+
+def make_metrics_app(control: web.Application) -> web.Application:
+    """The application for the metrics port; it shows what `control`, from `make_app`, knows and counts."""
+    app = web.Application(middlewares=[middleware.answer_errors])
+    app[CONTROL] = control
+    app.on_response_prepare.append(middleware.drop_server_name)
+    app.add_routes(
+        (
+            web.get("/metrics", show_metrics, allow_head=False),
+            web.get("/healthz", tell_health, allow_head=False),
+        )
+    )
+    return app
+
+
+async def show_metrics(request: web.Request) -> web.Response:
+    # Imported when first asked for: a platform that nobody scrapes need not hold it.
+    from stoker_gateway.control.exposition import expose
+
+    control = request.app[CONTROL]
+    totals = await _totals(control)
+    statuses = [status for name in control[CONFIG].namespaces for status in control[PROVIDER].list(name)]
+    body = expose(totals, statuses, control[TRAFFIC])
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _totals(control: web.Application) -> list[FunctionCounters]:
+    """Counts that cannot be had fail the scrape: a gap is the truth, a zero would be a reset."""
+    try:
+        async with asyncio.timeout(control[CONFIG].counters_wait):
+            return await control[COUNTERS].totals()
+    except TimeoutError:
+        raise Unavailable(
+            "the proxies did not tell their counts in time: the next scrape tries again"
+        ) from None

@@ -1,0 +1,149 @@
+"""Control's side of the proxies: sends them the route table, takes their wakes, sums their counters.
+
+The table's truth is here. A change counts as done when every connected proxy has acknowledged it, or has been given up
+as too slow: then no proxy will choose a replica that has left the table, and it may drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+from stoker_gateway.counters import FunctionCounters, add_up
+from stoker_gateway.link import (
+    MAX_LINE,
+    Ack,
+    Change,
+    Count,
+    Counted,
+    Table,
+    ToProxy,
+    Wake,
+    decode_for_control,
+    encode,
+)
+from stoker_gateway.routes import Route
+from stoker_sdk.names import FunctionKey, key_from_route
+
+log = logging.getLogger("stoker.proxies")
+
+_ACK_SECONDS = 2.0
+_COUNT_SECONDS = 1.0
+
+
+class _Connection:
+    """One connected proxy: what it acknowledged last, and what it counted last."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.acknowledged = 0
+        self.counted: list[FunctionCounters] = []
+        self.question = 0
+
+    def send(self, message: ToProxy) -> None:
+        self.writer.write(encode(message))
+
+
+class Proxies:
+    """All connected proxies as one. Implements `Counters`; `route_changed` is the provider's listener."""
+
+    def __init__(self, wake: Callable[[FunctionKey], Awaitable[None]]) -> None:
+        self._wake = wake
+        self._routes: dict[str, Route] = {}
+        self._version = 0
+        self._connections: set[_Connection] = set()
+        self._gone_counts: list[FunctionCounters] = []
+        self._questions = count(1)
+        self._progress = asyncio.Condition()
+        self._wakes: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, path: str) -> None:
+        """Accept proxies on a unix socket that only this user can open."""
+        old_mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_LINE)
+        finally:
+            os.umask(old_mask)
+
+    async def route_changed(self, key: FunctionKey, route: Route | None) -> None:
+        """Tell every proxy, and return when all have taken the change over."""
+        text = str(key)
+        if route is None:
+            self._routes.pop(text, None)
+        else:
+            self._routes[text] = route
+        self._version += 1
+        version = self._version
+        for connection in self._connections:
+            connection.send(Change(version, text, route))
+        try:
+            async with asyncio.timeout(_ACK_SECONDS), self._progress:
+                await self._progress.wait_for(
+                    lambda: all(connection.acknowledged >= version for connection in self._connections)
+                )
+        except TimeoutError:
+            log.warning("a proxy did not take over table version %d within %g s", version, _ACK_SECONDS)
+
+    async def totals(self) -> list[FunctionCounters]:
+        """The sum over all proxies, those that have gone included. A proxy that does not answer counts as it last did."""
+        question = next(self._questions)
+        for connection in self._connections:
+            connection.send(Count(question))
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS), self._progress:
+                await self._progress.wait_for(
+                    lambda: all(connection.question >= question for connection in self._connections)
+                )
+        except TimeoutError:
+            log.warning("a proxy did not send its counters within %g s", _COUNT_SECONDS)
+        return add_up([self._gone_counts, *(connection.counted for connection in self._connections)])
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.writer.close()
+        for task in self._wakes:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(writer)
+        connection.send(Table(self._version, list(self._routes.values())))
+        self._connections.add(connection)
+        try:
+            while line := await reader.readline():
+                await self._take(connection, line)
+        except (OSError, ValueError) as error:
+            log.warning("lost a proxy: %s", error)
+        finally:
+            self._connections.discard(connection)
+            self._gone_counts = add_up([self._gone_counts, _without_inflight(connection.counted)])
+            writer.close()
+            async with self._progress:
+                self._progress.notify_all()
+
+    async def _take(self, connection: _Connection, line: bytes) -> None:
+        message = decode_for_control(line)
+        if isinstance(message, Wake):
+            task = asyncio.get_running_loop().create_task(
+                self._wake(key_from_route(message.key)), name=f"wake {message.key}"
+            )
+            self._wakes.add(task)
+            task.add_done_callback(self._wakes.discard)
+            return
+        if isinstance(message, Ack):
+            connection.acknowledged = message.version
+        elif isinstance(message, Counted):
+            connection.counted = message.functions
+            connection.question = max(connection.question, message.question)
+        async with self._progress:
+            self._progress.notify_all()
+
+
+def _without_inflight(counted: list[FunctionCounters]) -> list[FunctionCounters]:
+    """What a proxy that has ended leaves: its running calls ended with it."""
+    return [FunctionCounters(one.key, one.started, 0, one.codes) for one in counted]

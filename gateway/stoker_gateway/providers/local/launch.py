@@ -1,0 +1,251 @@
+"""Everything a replica needs on disk before it is forked: its settings, its secrets, its log folder.
+
+Folders belong to the function's own user where the platform is root, so that no other function can read them; the
+settings hold its environment, and only the platform's user may read them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from stoker_gateway.providers.local.artefacts import Artefact
+from stoker_gateway.providers.local.cgroups import Limits
+from stoker_gateway.providers.local.plan import Version
+from stoker_sdk.data_dir import DataDir
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.ids import UserIds
+from stoker_sdk.names import FunctionKey
+from stoker_sdk.units import parse_quantity
+
+_LIBRARY_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEFAULT_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that functions see: its executable, and its standard library when that is staged elsewhere."""
+
+    executable: str = ""
+    library: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of what lives only while the platform runs; short, because socket paths may have 107 characters."""
+
+    path: Path
+
+    @property
+    def control_socket(self) -> Path:
+        return self.path / "control.sock"
+
+    @property
+    def table_socket(self) -> Path:
+        return self.path / "table.sock"
+
+    @property
+    def fork_socket(self) -> Path:
+        return self.path / "fork.sock"
+
+    @property
+    def sockets(self) -> Path:
+        return self.path / "s"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "settings"
+
+    @property
+    def secrets(self) -> Path:
+        return self.path / "secrets"
+
+    def make(self) -> None:
+        """Make the folders; only `secrets` can be passed through by other users, who have folders of their own there."""
+        self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.path.chmod(0o711)
+        for folder, mode in ((self.sockets, 0o700), (self.settings, 0o700), (self.secrets, 0o711)):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)
+
+    def socket(self, token: str) -> str:
+        return str(self.sockets / token)
+
+    def settings_of(self, id: str) -> Path:
+        return self.settings / f"{id}.json"
+
+    def secrets_of(self, key: FunctionKey) -> Path:
+        return self.secrets / f"{key.namespace}.{key.name}"
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """What a settings file tells of the replica that it was written for."""
+
+    id: str
+    function: str
+    namespace: str
+    revision: int
+    socket: str
+
+    @property
+    def key(self) -> FunctionKey:
+        return FunctionKey(self.namespace, self.function)
+
+
+class Launcher:
+    """Prepares replicas. `read_secret(namespace, name)` gives a secret's bytes; `own_limits`: replicas limit themselves."""
+
+    def __init__(
+        self,
+        data: DataDir,
+        run: RunDir,
+        interpreter: Interpreter,
+        ids: UserIds | None,
+        read_secret: Callable[[str, str], bytes],
+        own_limits: bool,
+    ) -> None:
+        self._data = data
+        self._run = run
+        self._interpreter = interpreter
+        self._ids = ids
+        self._read_secret = read_secret
+        self._own_limits = own_limits
+
+    def write_settings(self, id: str, version: Version, socket: str, log: Path) -> Path:
+        """The file that the replica reads after the fork."""
+        spec, digest, artefact = version.spec, version.digest, version.artefact
+        limits = limits_of(spec)
+        environment = dict(spec.env_vars or {})
+        code = str(self._data.artefact(digest))
+        paths = [code, f"{code}/function"]
+        if artefact.environment:
+            paths.append(str(self._data.environment(artefact.environment)))
+        settings = {
+            "id": id,
+            "function": spec.service,
+            "namespace": spec.key.namespace,
+            "revision": version.revision,
+            "socket": socket,
+            "handler": artefact.handler,
+            "code": code,
+            "paths": paths,
+            "library": list(self._interpreter.library),
+            "executable": self._interpreter.executable,
+            "environment": self._basic_environment(spec, id) | environment,
+            "log": str(log),
+            "user": self._user(spec.key),
+            "groups": self._groups(digest, artefact),
+            "memory": limits.memory if self._own_limits else 0,
+            "cores": limits.cores if self._own_limits else 0.0,
+            "timeout": spec.timeout,
+            "concurrency": spec.concurrency,
+            "max_inflight": _number(environment.get("max_inflight", ""), 0),
+            "threads": _number(environment.get("STOKER_THREADS", ""), _DEFAULT_THREADS) or _DEFAULT_THREADS,
+            "secrets": str(self._run.secrets_of(spec.key)),
+        }
+        path = self._run.settings_of(id)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(settings))
+        return path
+
+    def read_settings(self, id: str) -> Launched | None:
+        """What was written for a replica that runs, by an earlier process perhaps; None when that cannot be read."""
+        try:
+            return msgspec.json.decode(self._run.settings_of(id).read_bytes(), type=Launched)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def socket(self) -> str:
+        """A new path for a replica's socket."""
+        return self._run.socket(os.urandom(6).hex())
+
+    def _basic_environment(self, spec: FunctionSpec, id: str) -> dict[str, str]:
+        return {
+            "PATH": _LIBRARY_PATHS,
+            "HOME": "/tmp",
+            "LANG": "C.UTF-8",
+            "OPENFAAS_NAME": spec.service,
+            "OPENFAAS_NAMESPACE": spec.key.namespace,
+            "STOKER_REPLICA": id,
+            "STOKER_RUN": str(self._run.path),  # by which the next start finds what outlived a kill
+            "STOKER_SECRETS": str(self._run.secrets_of(spec.key)),
+        }
+
+    def _user(self, key: FunctionKey) -> int:
+        return -1 if self._ids is None else self._ids.id_for(f"function:{key.namespace}/{key.name}")
+
+    def _groups(self, digest: str, artefact: Artefact) -> list[int]:
+        if self._ids is None:
+            return []
+        groups = [self._ids.id_for(f"artefact:{digest}")]
+        if artefact.environment:
+            groups.append(self._ids.id_for(f"environment:{artefact.environment}"))
+        return groups
+
+    def prepare_folders(self, spec: FunctionSpec) -> Path:
+        """The function's log folder, made when it was missing, and its secrets as they are now."""
+        key = spec.key
+        user = self._user(key)
+        logs = self._data.function_logs(key)
+        for folder in (self._data.logs, logs.parent):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if not logs.exists():
+            logs.mkdir(mode=0o700)
+            _give(logs, user)
+        self._write_secrets(spec, user)
+        return logs
+
+    def _write_secrets(self, spec: FunctionSpec, user: int) -> None:
+        folder = self._run.secrets_of(spec.key)
+        if not spec.secrets:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for old in set(os.listdir(folder)) - set(spec.secrets):
+            (folder / old).unlink()
+        for name in spec.secrets:
+            temporary = folder / f".{name}"
+            temporary.unlink(missing_ok=True)
+            temporary.touch(mode=0o400)
+            temporary.chmod(0o600)
+            temporary.write_bytes(self._read_secret(spec.key.namespace, name))
+            temporary.chmod(0o400)
+            _give(temporary, user)
+            temporary.replace(folder / name)
+        _give(folder, user)
+
+    def forget(self, key: FunctionKey) -> None:
+        """The function is gone: so are its secrets and logs."""
+        shutil.rmtree(self._run.secrets_of(key), ignore_errors=True)
+        shutil.rmtree(self._data.function_logs(key), ignore_errors=True)
+
+
+def limits_of(spec: FunctionSpec) -> Limits:
+    if spec.limits is None:
+        return Limits()
+    memory = int(parse_quantity(spec.limits.memory)) if spec.limits.memory else 0
+    return Limits(memory, float(parse_quantity(spec.limits.cpu)) if spec.limits.cpu else 0.0)
+
+
+def describe_limits(limits: Limits, by_cgroup: bool) -> str:
+    """One line for `describe`: what is limited, and by what."""
+    if by_cgroup:
+        parts = ["memory by control group"] * bool(limits.memory) + ["cpu by control group"] * bool(limits.cores)
+    else:
+        parts = ["memory by RLIMIT_DATA"] * bool(limits.memory) + ["cpu by core affinity (whole cores)"] * bool(limits.cores)
+    return ", ".join(parts)
+
+
+def _give(path: Path, user: int) -> None:
+    if user >= 0:
+        os.chown(path, user, user)
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() else default

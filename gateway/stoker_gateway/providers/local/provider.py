@@ -1,0 +1,258 @@
+"""The provider of one machine: functions from disk, replicas from the fork server, one `LocalFunction` each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+
+import msgspec
+
+from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
+from stoker_gateway.providers.local.artefacts import read_artefact
+from stoker_gateway.providers.local.forklink import Event, ForkLink
+from stoker_gateway.providers.local.function import LocalFunction
+from stoker_gateway.providers.local.launch import Launcher, RunDir
+from stoker_gateway.providers.local.limiter import Limiter
+from stoker_gateway.providers.local.logfiles import Follower, LogFiles
+from stoker_gateway.providers.local.plan import Version
+from stoker_gateway.providers.local.records import Record, Records
+from stoker_gateway.routes import Route
+from stoker_sdk.data_dir import DataDir
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
+from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.names import FunctionKey
+from stoker_sdk.units import now_rfc3339
+
+log = logging.getLogger("stoker.local")
+
+MAX_REPLICAS = 1000
+"""More is taken for a slip of the finger."""
+_LOG_BATCH = 500
+_FOLLOW_SECONDS = 0.1
+
+
+class LocalProvider:
+    """Implements `Provider`. Functions outlive this process: the fork server keeps their replicas."""
+
+    name = "local"
+
+    def __init__(self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter) -> None:
+        self.launcher = launcher
+        self.limiter = limiter
+        self.link = ForkLink(str(run.fork_socket), self._heard, self._lost)
+        self._data = data
+        self._records = Records(data.functions, data.set_aside)
+        self._functions: dict[FunctionKey, LocalFunction] = {}
+        self._leaving: set[LocalFunction] = set()
+        self._owners: dict[str, LocalFunction] = {}
+        self._listener: RouteListener | None = None
+        self._dirty: dict[FunctionKey, Record] = {}
+        self._saving: asyncio.Task[None] | None = None
+        self._locks: dict[FunctionKey, asyncio.Lock] = {}
+
+    async def start(self, listener: RouteListener) -> None:
+        self._listener = listener
+        for record in self._records.load():
+            self._take_up(record)
+        for function in self._functions.values():
+            await listener(function.key, function.route())
+        await self.link.open()
+        for function in self._functions.values():
+            function.nudge()
+
+    def _take_up(self, record: Record) -> None:
+        try:
+            wanted = self._version(record.spec, record.revision)
+            serving = self._serving_version(record, wanted)
+        except StokerError as error:
+            log.error("%s cannot run: %s", record.key, error)
+            record = msgspec.structs.replace(record, failure=str(error), output=[])
+            if record.serving_spec is None:
+                return
+            wanted = serving = self._version(record.serving_spec, record.serving)
+        if record.failure and serving is not None:
+            wanted = serving
+        elif record.failure:
+            record = msgspec.structs.replace(record, failure="", output=[])  # a restart is a reason to try again
+        folder = self._data.function_logs(record.key)
+        self._functions[record.key] = LocalFunction(self, record, wanted, serving, folder)
+
+    def _serving_version(self, record: Record, wanted: Version) -> Version | None:
+        if record.serving == record.revision:
+            return wanted
+        if record.serving_spec is not None:
+            return self._version(record.serving_spec, record.serving)
+        return None
+
+    def _version(self, spec: FunctionSpec, revision: int) -> Version:
+        digest, artefact = read_artefact(self._data, spec.image)
+        return Version(revision, spec, digest, artefact)
+
+    async def close(self) -> None:
+        for function in [*self._functions.values(), *self._leaving]:
+            function.close()
+        await self.link.close()
+        if self._saving is not None:
+            await self._saving
+
+    # The verbs
+
+    async def deploy(self, spec: FunctionSpec, *, create: bool) -> int:
+        async with self._locks.setdefault(spec.key, asyncio.Lock()):
+            function = self._functions.get(spec.key)
+            if function is None:
+                return await self._create(spec, create)
+            if create:
+                raise Conflict(f"function {spec.service!r} exists already: update it, or remove it first")
+            return await self._update(function, spec)
+
+    async def _create(self, spec: FunctionSpec, create: bool) -> int:
+        if not create:
+            raise NotFound(f"function {spec.service!r} is not deployed in namespace {spec.key.namespace!r}")
+        version = self._version(spec, 1)
+        record = Record(spec, 1, now_rfc3339(), spec.min_replicas)
+        await asyncio.to_thread(self._records.save, record)
+        function = LocalFunction(self, record, version, None, self._data.function_logs(spec.key))
+        self._functions[spec.key] = function
+        function.nudge()
+        return 1
+
+    async def _update(self, function: LocalFunction, spec: FunctionSpec) -> int:
+        old = function.record
+        if spec == old.spec and not old.failure:
+            return old.revision
+        version = self._version(spec, old.revision + 1)
+        replicas = old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas)
+        record = msgspec.structs.replace(
+            old,
+            spec=spec,
+            revision=version.revision,
+            replicas=replicas,
+            serving_spec=old.spec if old.serving == old.revision else old.serving_spec,
+            failure="",
+            output=[],
+        )
+        await asyncio.to_thread(self._records.save, record)
+        self._dirty.pop(spec.key, None)
+        function.roll_out(record, version)
+        return version.revision
+
+    async def remove(self, key: FunctionKey) -> None:
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            function = self._find(key)
+            self._dirty.pop(key, None)
+            await asyncio.to_thread(self._records.delete, key)
+            del self._functions[key]
+            self._leaving.add(function)
+            function.remove()
+        self._locks.pop(key, None)
+
+    async def scale(self, key: FunctionKey, replicas: int) -> None:
+        function = self._find(key)
+        if replicas > MAX_REPLICAS:
+            raise BadInput(f"{replicas} replicas are more than the {MAX_REPLICAS} that one function may have")
+        function.scale(min(replicas, function.record.spec.max_replicas))
+
+    async def wake(self, key: FunctionKey) -> None:
+        function = self._functions.get(key)
+        if function is not None:
+            function.wake()
+
+    async def restart(self, key: FunctionKey) -> None:
+        self._find(key).restart()
+
+    def list(self, namespace: str) -> list[FunctionStatus]:
+        keys = sorted(key for key in self._functions if key.namespace == namespace)
+        return [self._functions[key].status() for key in keys]
+
+    def get(self, key: FunctionKey) -> FunctionStatus:
+        return self._find(key).status()
+
+    async def logs(self, key: FunctionKey, query: LogQuery) -> AsyncIterator[LogLine]:
+        folder = self._find(key).log_folder
+        follower = await asyncio.to_thread(Follower, folder, key, query.instance) if query.follow else None
+        existing = await asyncio.to_thread(LogFiles(folder, key).read, query)
+        async for line in _in_batches(existing):
+            yield line
+        while follower is not None and key in self._functions:
+            async for line in _in_batches(follower.new_lines()):
+                yield line
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    def _find(self, key: FunctionKey) -> LocalFunction:
+        function = self._functions.get(key)
+        if function is None:
+            raise NotFound(f"function {key.name!r} is not deployed in namespace {key.namespace!r}")
+        return function
+
+    # For the functions
+
+    async def publish(self, key: FunctionKey, route: Route | None) -> None:
+        if self._listener is not None and not (route is None and key in self._functions):
+            await self._listener(key, route)
+
+    def launched(self, id: str, function: LocalFunction) -> None:
+        """Events about this replica are for this function."""
+        self._owners[id] = function
+
+    def save_soon(self, record: Record) -> None:
+        """Store a record without making anybody wait; what a kill loses is only how many replicas had been woken."""
+        self._dirty[record.key] = record
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().create_task(self._save(), name="save records")
+
+    async def _save(self) -> None:
+        try:
+            while self._dirty:
+                key, record = self._dirty.popitem()
+                if key in self._functions:
+                    await asyncio.to_thread(self._records.save, record)
+        finally:
+            self._saving = None
+
+    def emptied(self, function: LocalFunction) -> None:
+        self._leaving.discard(function)
+        if function.key not in self._functions:
+            self.launcher.forget(function.key)
+
+    # Events of the fork server
+
+    def _heard(self, event: Event) -> None:
+        if event.event == "replicas":
+            self._adopt(event)
+            return
+        function = self._owners.get(event.id)
+        if function is None:
+            return
+        if event.event == "started":
+            function.started(event.id, event.pid)
+        elif event.event == "ready":
+            function.ready(event.id)
+        elif event.event == "exited":
+            del self._owners[event.id]
+            function.exited(event.id, event.exit, event.failure)
+
+    def _adopt(self, event: Event) -> None:
+        for replica in event.replicas:
+            launched = self.launcher.read_settings(replica.id)
+            function = self._functions.get(launched.key) if launched else None
+            if launched is None or function is None or not function.adopt(
+                replica.id, replica.pid, replica.ready, launched.revision, launched.socket
+            ):
+                self.link.stop(replica.id, 9)
+        for function in self._functions.values():
+            function.nudge()
+
+    def _lost(self) -> None:
+        self._owners.clear()
+        for function in [*self._functions.values(), *self._leaving]:
+            function.all_lost()
+
+
+async def _in_batches(lines: Iterator[LogLine]) -> AsyncIterator[LogLine]:
+    """Read files in a thread, some hundred lines at a time."""
+    while batch := await asyncio.to_thread(lambda: list(islice(lines, _LOG_BATCH))):
+        for line in batch:
+            yield line

@@ -1,0 +1,153 @@
+"""One proxy process: takes its listening sockets from the supervisor, its table from control, and serves.
+
+    python -m stoker_gateway.proxy CONFIG-JSON
+
+The process ends with its supervisor (parent-death signal); SIGTERM lets running calls finish first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import ssl
+import sys
+
+import msgspec
+import uvloop
+
+from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
+from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
+from stoker_gateway.proxy.proxy import Proxy
+from stoker_sdk.processes import die_with_parent, say_ready
+from stoker_wire.server import Server
+
+log = logging.getLogger("stoker.proxy")
+
+
+class ProxyConfig(msgspec.Struct, frozen=True):
+    """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits."""
+
+    number: int
+    http_fds: list[int]
+    https_fds: list[int]
+    control_socket: str
+    table_socket: str
+    certificate: str
+    key: str
+    max_body: int
+    max_waiting: int
+    drain_seconds: float
+    ready_fd: int
+
+
+class ControlLink:
+    """Keeps the table in step with control's, and reconnects for as long as it takes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._writer: asyncio.StreamWriter | None = None
+        self.proxy: Proxy | None = None
+        self.loaded = asyncio.Event()
+
+    def wake(self, key: str) -> None:
+        if self._writer is not None:
+            self._writer.write(encode(Wake(key)))
+
+    async def run(self) -> None:
+        """Never returns. A lost connection is tried again: control may be restarting."""
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINK_LINE)
+                await self._follow(reader)
+            except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+                log.debug("table link: %s", error)
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            await asyncio.sleep(0.05)
+
+    async def _follow(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            self._take(decode_for_proxy(line))
+
+    def _take(self, message: Table | Change | Count) -> None:
+        proxy, writer = self.proxy, self._writer
+        if proxy is None or writer is None:
+            return
+        if isinstance(message, Count):
+            writer.write(encode(Counted(message.question, proxy.counters())))
+            return
+        if isinstance(message, Table):
+            proxy.replace_table(message.routes)
+            proxy.wake_again()
+            self.loaded.set()
+        elif message.route is None:
+            proxy.remove(message.key)
+        else:
+            proxy.put(message.route)
+        writer.write(encode(Ack(message.version)))
+
+
+async def serve(config: ProxyConfig) -> None:
+    loop = asyncio.get_running_loop()
+    link = ControlLink(config.table_socket)
+    proxy = link.proxy = Proxy(
+        f"unix:{config.control_socket}", link.wake, max_body=config.max_body, max_waiting=config.max_waiting
+    )
+    following = loop.create_task(link.run(), name="table link")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await link.loaded.wait()
+    server = Server(proxy.handle)
+    listeners = await _listen(config, server)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # calls make no cycles; rare collections keep the tail short
+    say_ready(config.ready_fd, b"ready")
+    await stop.wait()
+    for listener in listeners:
+        listener.close()
+    server.drain()
+    await _until_idle(server, config.drain_seconds)
+    following.cancel()
+    server.close()
+    proxy.close()
+
+
+async def _listen(config: ProxyConfig, server: Server) -> list[asyncio.Server]:
+    loop = asyncio.get_running_loop()
+    listeners = []
+    for fd in config.http_fds:
+        listeners.append(await loop.create_server(server, sock=socket.socket(fileno=fd), backlog=1024))
+    if config.https_fds:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(config.certificate, config.key)
+        context.set_alpn_protocols(["http/1.1"])
+        for fd in config.https_fds:
+            sock = socket.socket(fileno=fd)
+            listeners.append(await loop.create_server(server, sock=sock, ssl=context, backlog=1024))
+    return listeners
+
+
+async def _until_idle(server: Server, seconds: float) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    while server.busy and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+def main() -> None:
+    die_with_parent()
+    config = msgspec.json.decode(sys.argv[1], type=ProxyConfig)
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s proxy {config.number} %(levelname)s %(message)s"
+    )
+    uvloop.run(serve(config))
+
+
+if __name__ == "__main__":
+    main()

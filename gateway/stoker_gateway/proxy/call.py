@@ -1,0 +1,309 @@
+"""The life of one call, from its head to its last byte: admit, choose, pass on, pass back, count.
+
+This is the hot path. An ordinary call makes no task, sets no timer (a tick looks at the oldest calls), reads the clock
+twice, and writes once to each side: what one read brought is gathered and sent at `flush`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stoker_gateway.proxy.entry import Entry, ReplicaTarget
+from stoker_gateway.proxy.headers import answer_block, error_block, request_head
+from stoker_wire.client import ClientConnection
+from stoker_wire.message import Field
+from stoker_wire.server import CHUNKED, IDLE, Exchange
+from stoker_wire.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from stoker_gateway.proxy.proxy import Proxy
+
+_SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
+_MAX_TRIES = 5
+
+
+class Call:
+    """One exchange with a client, joined to one connection to a replica. Owner of the one, receiver of the other."""
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_connection",
+        "_dialling",
+        "_done",
+        "_entry",
+        "_exchange",
+        "_head",
+        "_path",
+        "_proxy",
+        "_sent",
+        "_target",
+        "_tries",
+        "begun",
+        "id",
+    )
+
+    def __init__(self, proxy: Proxy, exchange: Exchange, entry: Entry, path: bytes) -> None:
+        self._proxy = proxy
+        self._exchange = exchange
+        self._entry = entry
+        self._path = path
+        self._connection: ClientConnection | None = None
+        self._target: ReplicaTarget | None = None
+        self._dialling = False
+        self._body: list[bytes] = []
+        self._chunked = exchange.length == CHUNKED
+        self._sent = False
+        self._done = False
+        self._tries = 0
+        self._head = b""
+        self.id = b""
+        self.begun = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id.decode()} {self._entry.key} to {self._target}>"
+
+    # Admission
+
+    def begin(self) -> None:
+        """Send the call to a replica now, let it wait for one, or refuse it."""
+        entry = self._entry
+        exchange = self._exchange
+        exchange.owner = self
+        entry.started += 1
+        entry.inflight += 1
+        entry.calls[self] = self.begun + entry.timeout
+        self.id, self._head = request_head(self._proxy, exchange, self._path, self.begun)
+        if exchange.length > self._proxy.max_body:
+            self._fail(413, "client", "body-too-large", f"the body is larger than {self._proxy.max_body} bytes")
+        elif entry.waiting or (target := entry.choose(self.begun)) is None:
+            self._wait()
+        else:
+            self._connect(target)
+
+    def _wait(self) -> None:
+        entry = self._entry
+        if entry.failure and not entry.targets:
+            self._fail(503, "function", "cannot-start", f"{entry.key} cannot start: {entry.failure}")
+        elif len(entry.waiting) >= self._proxy.max_waiting:
+            self._fail(
+                429,
+                "platform",
+                "too-many-calls",
+                f"{entry.key} has {len(entry.waiting)} calls waiting already; scale it up or call again later",
+            )
+        else:
+            entry.waiting.append(self)
+            self._hold_body()
+            self._proxy.wake(entry)
+
+    def _hold_body(self) -> None:
+        # A call without a body is read on, because that is how a client that leaves is noticed.
+        if self._exchange.length:
+            self._exchange.hold_body()
+
+    def proceed(self, target: ReplicaTarget) -> None:
+        """The wait is over."""
+        self._connect(target)
+
+    def _connect(self, target: ReplicaTarget) -> None:
+        self._target = target
+        target.inflight += 1
+        connection = self._proxy.pool.take(target.address)
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._dialling = True
+            self._hold_body()
+            self._proxy.pool.dial(target.address, self._dialled)
+
+    def _dialled(self, connection: ClientConnection | None, reason: str) -> None:
+        self._dialling = False
+        if self._done:
+            if connection is not None:
+                self._proxy.pool.put(connection)
+        elif connection is None:
+            self._try_elsewhere(f"it could not be reached: {reason}")
+        else:
+            self._send(connection)
+
+    def _send(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        exchange = self._exchange
+        if exchange.length == 0:
+            connection.send(self, self._head, head_only=exchange.method == b"HEAD")
+            return
+        exchange.accept_body()
+        body, self._body = self._body, []
+        # The head goes out with the first piece of the body, unless none has come yet.
+        self._sent = True
+        connection.send(self, b"".join([self._head, *body]), head_only=exchange.method == b"HEAD")
+        exchange.release_body()
+
+    # Owner of the exchange: the request's way to the replica
+
+    def body(self, data: bytes) -> None:
+        if self._exchange.received > self._proxy.max_body:
+            self._fail(413, "client", "body-too-large", f"the body is larger than {self._proxy.max_body} bytes")
+        elif self._chunked:
+            self._body += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._body.append(data)
+
+    def body_end(self) -> None:
+        if self._chunked:
+            self._body.append(b"0\r\n\r\n")
+        self.flush()
+
+    def flush(self) -> None:
+        if self._body and self._sent and self._connection is not None:
+            body, self._body = self._body, []
+            self._connection.transport.write(body[0] if len(body) == 1 else b"".join(body))
+
+    def client_gone(self) -> None:
+        self._end(499)
+
+    def hold(self) -> None:
+        if self._connection is not None:
+            self._connection.hold()
+
+    def release(self) -> None:
+        if self._connection is not None:
+            self._connection.release()
+
+    # Receiver of the answer: the way back
+
+    def answer(self, status: int, fields: list[Field], length: int | None) -> None:
+        seconds = monotonic() - self.begun
+        exchange = self._exchange
+        block, streams = answer_block(self._proxy, exchange, fields, self.id, self.begun, seconds)
+        exchange.start(status, block, length)
+        if streams:
+            # Events may come for hours: the timeout bounds the silence between them, not the whole.
+            self._entry.calls.pop(self, None)
+            self._entry.streams[self] = self._proxy.now
+
+    def data(self, data: bytes) -> None:
+        self._exchange.write(data)
+
+    def flush_answer(self) -> None:
+        if self._entry.streams and self in self._entry.streams:
+            self._entry.streams[self] = self._proxy.now
+        self._exchange.flush()
+
+    def end(self) -> None:
+        self._connection = None
+        exchange = self._exchange
+        status = exchange.status
+        exchange.finish()
+        self._end(status)
+
+    def broken(self, reason: str, answered: bool) -> None:
+        connection, self._connection = self._connection, None
+        if self._done:
+            return
+        if self._exchange.started:
+            self._exchange.abort()
+            self._end(502)
+        elif not answered and self._may_repeat(connection):
+            self._try_elsewhere(f"its connection broke: {reason}")
+        else:
+            self._fail(
+                502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}"
+            )
+
+    def switched(self, fields: list[Field], transport: asyncio.Transport, behind: bytes) -> None:
+        block, _ = answer_block(
+            self._proxy, self._exchange, fields, self.id, self.begun, monotonic() - self.begun
+        )
+        client, from_client = self._exchange.switch(block)
+        self._connection = None
+        self._entry.calls.pop(self, None)
+        self._exchange.owner = IDLE
+        Tunnel(client, transport, lambda: self._end(101)).open(from_client, behind)
+
+    def hold_request(self) -> None:
+        self._exchange.hold_body()
+
+    def release_request(self) -> None:
+        self._exchange.release_body()
+
+    # Trouble
+
+    def _may_repeat(self, connection: ClientConnection | None) -> bool:
+        """Nothing of the answer came. Repeat only what is safe by its method and has no body that is gone."""
+        return connection is not None and self._exchange.method in _SAFE_METHODS and not self._sent
+
+    def _try_elsewhere(self, reason: str) -> None:
+        target, self._target = self._target, None
+        if target is not None:
+            target.inflight -= 1
+            target.suspect_until = self._proxy.now + 1.0
+        self._tries += 1
+        entry = self._entry
+        other = entry.choose(self._proxy.now)
+        if self._tries > _MAX_TRIES * max(1, len(entry.targets)) and not entry.removed:
+            self._fail(503, "platform", "no-replica", f"no replica of {entry.key} could be reached: {reason}")
+        elif other is None:
+            self._wait()
+        else:
+            self._connect(other)
+
+    def expire(self) -> None:
+        """The function's timeout has passed since the call began."""
+        entry = self._entry
+        limit = f"{entry.timeout:g} s"
+        if self._exchange.started:
+            self._exchange.abort()
+            self._end(504)
+        elif self._target is None:
+            self._fail(
+                504,
+                "function",
+                "timeout-waiting",
+                f"{entry.key}: no replica became ready within its timeout ({limit})"
+                + (f": {entry.failure}" if entry.failure else ""),
+            )
+        else:
+            self._fail(504, "function", "timeout", f"{entry.key} took longer than its timeout ({limit})")
+
+    def gone(self) -> None:
+        """The function was removed while this call waited."""
+        self._fail(404, "client", "unknown-function", f"function {self._entry.key} was removed")
+
+    def refuse(self, reason: str) -> None:
+        """The function cannot start, so waiting is in vain."""
+        self._fail(503, "function", "cannot-start", f"{self._entry.key} cannot start: {reason}")
+
+    def _fail(self, status: int, side: str, code: str, reason: str) -> None:
+        exchange = self._exchange
+        if not exchange.finished:
+            block = error_block(self._proxy, side, code, self.id, retry=status in (429, 503))
+            exchange.respond(status, block, f"{reason}\n".encode())
+        self._end(status)
+
+    def _end(self, status: int) -> None:
+        """Give back whatever the call holds, and count it. Safe to call twice."""
+        if self._done:
+            return
+        self._done = True
+        self._exchange.owner = IDLE  # no cycle is left behind, so the collector has nothing to do
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        entry = self._entry
+        target, self._target = self._target, None
+        if target is not None:
+            target.inflight -= 1
+        if entry.calls.pop(self, None) is None:
+            entry.streams.pop(self, None)
+        entry.inflight -= 1
+        entry.count(status, monotonic() - self.begun)
+        if entry.waiting:
+            self._proxy.serve_waiting(entry)
+
+    @property
+    def waits(self) -> bool:
+        return not self._done and self._target is None

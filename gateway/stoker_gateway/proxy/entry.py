@@ -1,0 +1,125 @@
+"""One function as a proxy sees it: its targets, the calls that run, the calls that wait, and its counters."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING
+
+from stoker_gateway.counters import BUCKETS, FunctionCounters, Timings
+from stoker_gateway.routes import Route
+
+if TYPE_CHECKING:
+    from stoker_gateway.proxy.call import Call
+
+
+class ReplicaTarget:
+    """A ready replica and how many of our calls it has now."""
+
+    __slots__ = ("address", "id", "inflight", "suspect_until")
+
+    def __init__(self, id: str, address: str) -> None:
+        self.id = id
+        self.address = address
+        self.inflight = 0
+        self.suspect_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ReplicaTarget {self.id} inflight={self.inflight}>"
+
+
+class Entry:
+    """What the table says of a function, and what is going on with it in this proxy."""
+
+    __slots__ = (
+        "calls",
+        "codes",
+        "concurrency",
+        "failure",
+        "inflight",
+        "key",
+        "removed",
+        "started",
+        "streams",
+        "targets",
+        "timeout",
+        "waiting",
+        "woken",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.timeout = 0.0
+        self.concurrency = 0
+        self.failure = ""
+        self.targets: list[ReplicaTarget] = []
+        self.waiting: deque[Call] = deque()
+        # Insertion order is deadline order, since all calls of a function have the same timeout.
+        self.calls: dict[Call, float] = {}
+        self.streams: dict[Call, float] = {}
+        self.inflight = 0
+        self.woken = False
+        self.removed = False
+        self.started = 0
+        self.codes: dict[int, list[float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.key} targets={self.targets} inflight={self.inflight} waiting={len(self.waiting)}>"
+
+    def update(self, route: Route) -> list[str]:
+        """Take over a new route; returns the addresses that have left."""
+        known = {target.id: target for target in self.targets}
+        self.timeout = route.timeout
+        self.concurrency = route.concurrency
+        self.failure = route.failure
+        self.targets = [
+            known.pop(target.id, None) or ReplicaTarget(target.id, target.address) for target in route.targets
+        ]
+        if self.targets or self.failure:
+            self.woken = False
+        return [target.address for target in known.values()]
+
+    def choose(self, now: float) -> ReplicaTarget | None:
+        """The ready target with the fewest of our calls in flight that has room; None if there is none."""
+        targets = self.targets
+        if len(targets) == 1:
+            best = targets[0]
+        elif targets:
+            best = min(targets, key=_load)
+        else:
+            return None
+        if best.suspect_until > now:
+            trusted = [target for target in targets if target.suspect_until <= now]
+            if not trusted:
+                return None
+            best = min(trusted, key=_load)
+        if self.concurrency and best.inflight >= self.concurrency:
+            return None
+        if len(targets) > 1:
+            # Equal loads are taken in turn: the one chosen goes to the end.
+            targets.remove(best)
+            targets.append(best)
+        return best
+
+    def count(self, code: int, seconds: float) -> None:
+        """A call has ended. Per code: one slot a bucket, then the sum of seconds."""
+        slots = self.codes.get(code)
+        if slots is None:
+            slots = self.codes[code] = [0] * (len(BUCKETS) + 1) + [0.0]
+        slots[bisect_left(BUCKETS, seconds)] += 1
+        slots[-1] += seconds
+
+    def counters(self) -> FunctionCounters:
+        return FunctionCounters(
+            key=self.key,
+            started=self.started,
+            inflight=self.inflight,
+            codes={
+                code: Timings(buckets=[int(n) for n in slots[:-1]], seconds=slots[-1])
+                for code, slots in self.codes.items()
+            },
+        )
+
+
+def _load(target: ReplicaTarget) -> int:
+    return target.inflight

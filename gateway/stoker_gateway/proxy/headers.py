@@ -1,0 +1,140 @@
+"""Header rules of a call: what is added to a request on its way in and to an answer on its way out.
+
+Contract section 4.1. Differences are listed in ARCHITECTURE.md: a caller's call id is echoed, the peer's address is
+appended to `X-Forwarded-For`, and the original `Host` is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from stoker_wire.message import Field
+from stoker_wire.server import CHUNKED, Exchange
+
+if TYPE_CHECKING:
+    from stoker_gateway.proxy.proxy import Proxy
+
+_CALL_ID, _FORWARDED_FOR, _FORWARDED_HOST, _FORWARDED_PROTO, _REPLACED = range(1, 6)
+_IN_REQUEST = {
+    b"x-call-id": _CALL_ID,
+    b"x-forwarded-for": _FORWARDED_FOR,
+    b"x-forwarded-host": _FORWARDED_HOST,
+    b"x-forwarded-proto": _FORWARDED_PROTO,
+    b"x-start-time": _REPLACED,
+}
+_TYPE, _DATE, _DROPPED = range(1, 4)
+_IN_ANSWER = {
+    b"content-type": _TYPE,
+    b"date": _DATE,
+    b"x-call-id": _DROPPED,
+    b"x-start-time": _DROPPED,
+    b"x-duration-seconds": _DROPPED,
+}
+_USABLE_CALL_ID = re.compile(rb"[!-~]{1,128}")
+
+
+class CallIds:
+    """Makes version 4 UUIDs (RFC 9562) from blocks of randomness: one system call for 256 of them."""
+
+    def __init__(self) -> None:
+        self._hex = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        at = self._at
+        if at == len(self._hex):
+            self._hex = os.urandom(16 * 256).hex().encode()
+            at = 0
+        self._at = at + 32
+        h = self._hex[at : at + 32]
+        return b"%b-%b-4%b-a%b-%b" % (h[:8], h[8:12], h[13:16], h[17:20], h[20:])
+
+
+def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) -> tuple[bytes, bytes]:
+    """The call id, and the request's head as the replica gets it, framing included."""
+    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (exchange.method, path, exchange.host)]
+    call_id = b""
+    peer = exchange.peer.encode()
+    host, proto = exchange.host, b"https" if exchange.secure else b"http"
+    for field in exchange.fields:
+        name, value = field
+        if len(name) < 9 or (known := _IN_REQUEST.get(name.lower())) is None:
+            lines.append(b"%b: %b\r\n" % field)
+        elif known == _CALL_ID:
+            call_id = value if _USABLE_CALL_ID.fullmatch(value) else b""
+        elif known == _FORWARDED_FOR:
+            peer = b"%b, %b" % (value, peer)
+        elif known == _FORWARDED_HOST:
+            host = value
+        elif known == _FORWARDED_PROTO:
+            proto = value
+    call_id = call_id or proxy.call_ids.next()
+    lines.append(
+        b"X-Call-Id: %b\r\nX-Start-Time: %d\r\nX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
+        % (call_id, proxy.wall_nanoseconds(begun), peer, host, proto)
+    )
+    if exchange.length == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif exchange.length:
+        lines.append(b"Content-Length: %d\r\n" % exchange.length)
+    if exchange.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % exchange.upgrade)
+    lines.append(b"\r\n")
+    return call_id, b"".join(lines)
+
+
+def answer_block(
+    proxy: Proxy, exchange: Exchange, fields: list[Field], call_id: bytes, begun: float, seconds: float
+) -> tuple[bytes, bool]:
+    """The answer's end-to-end headers ready for the wire, and whether it is a stream of events."""
+    lines = []
+    has_type = has_date = streams = False
+    for field in fields:
+        name = field[0]
+        known = _IN_ANSWER.get(name.lower())
+        if known is None:
+            lines.append(b"%b: %b\r\n" % field)
+            continue
+        if known == _DROPPED:
+            continue
+        if known == _TYPE:
+            has_type = True
+            streams = field[1].startswith(b"text/event-stream")
+        else:
+            has_date = True
+        lines.append(b"%b: %b\r\n" % field)
+    if not has_type:
+        lines.append(b"Content-Type: %b\r\n" % _type_of_request(exchange))
+    if not has_date:
+        lines.append(proxy.date_line)
+    lines.append(
+        b"X-Call-Id: %b\r\nX-Start-Time: %d\r\nX-Duration-Seconds: %.6f\r\n"
+        % (call_id, proxy.wall_nanoseconds(begun), seconds)
+    )
+    return b"".join(lines), streams
+
+
+def error_block(proxy: Proxy, side: str, code: str, call_id: bytes, *, retry: bool) -> bytes:
+    """The headers of an answer of our own. `side` says whose fault it is: platform, function or client."""
+    lines = [
+        b"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n",
+        b"X-Stoker-Error: %b; %b\r\n" % (side.encode(), code.encode()),
+        proxy.date_line,
+    ]
+    if side == "platform":
+        lines.append(b"X-OpenFaaS-Internal: proxy\r\n")
+    if call_id:
+        lines.append(b"X-Call-Id: %b\r\n" % call_id)
+    if retry:
+        lines.append(b"Retry-After: 1\r\n")
+    return b"".join(lines)
+
+
+def _type_of_request(exchange: Exchange) -> bytes:
+    """A function that names no type gets the request's, else plain text (contract section 4.1)."""
+    for name, value in exchange.fields:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return value
+    return b"text/plain"

@@ -1,0 +1,190 @@
+"""A proxy: the route table, what comes in, and where it goes. It holds no truth and outlives control.
+
+Everything that is not a call of a function goes to control, by the same path: control is one more entry of the table,
+with one target and no limit of time or number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+from stoker_gateway.counters import FunctionCounters
+from stoker_gateway.proxy.call import Call
+from stoker_gateway.proxy.entry import Entry
+from stoker_gateway.proxy.headers import CallIds, error_block
+from stoker_gateway.routes import Route, Target
+from stoker_sdk.names import DEFAULT_NAMESPACE
+from stoker_wire.client import Pool
+from stoker_wire.server import Exchange
+
+_TICK = 0.1
+_PREFIX = b"/function/"
+_DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
+
+
+class Proxy:
+    """Routes exchanges. `ask_wake` is called with a function's key when calls wait for its first replica."""
+
+    def __init__(
+        self,
+        control_address: str,
+        ask_wake: Callable[[str], None],
+        *,
+        max_body: int,
+        max_waiting: int,
+        control_wait: float = 10.0,
+    ) -> None:
+        self.pool = Pool()
+        self.call_ids = CallIds()
+        self.max_body = max_body
+        self.max_waiting = max_waiting
+        self._ask_wake = ask_wake
+        self._entries: dict[str, Entry] = {}
+        self._by_token: dict[bytes, Entry] = {}
+        self._retired: list[Entry] = []
+        self._control = Entry("the control API")
+        self._control.update(Route("", math.inf, 0, [Target("control", control_address)]))
+        self._control_wait = control_wait
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Where every exchange of this proxy begins."""
+        target = exchange.target
+        if not target.startswith(_PREFIX):
+            Call(self, exchange, self._control, target).begin()
+            return
+        name, slash, rest = target[10:].partition(b"/")
+        path = slash + rest or b"/"
+        if b"?" in name:
+            name, _, query = target[10:].partition(b"?")
+            path = b"/?" + query
+        entry = self._by_token.get(name)
+        if entry is None:
+            self._refuse_unknown(exchange, name)
+        else:
+            Call(self, exchange, entry, path).begin()
+
+    def _refuse_unknown(self, exchange: Exchange, name: bytes) -> None:
+        body = b"function %b is not deployed here; `stoker list` shows what is\n" % (name[:200] or b"with no name")
+        exchange.respond(404, error_block(self, "client", "unknown-function", b"", retry=False), body)
+
+    # The table
+
+    def replace_table(self, routes: list[Route]) -> None:
+        keys = {route.key for route in routes}
+        for key in [key for key in self._entries if key not in keys]:
+            self.remove(key)
+        for route in routes:
+            self.put(route)
+
+    def put(self, route: Route) -> None:
+        entry = self._entries.get(route.key)
+        if entry is None:
+            entry = self._entries[route.key] = Entry(route.key)
+            for token in _tokens(route.key):
+                self._by_token[token] = entry
+        for address in entry.update(route):
+            self.pool.close_address(address)
+        if entry.waiting:
+            self.serve_waiting(entry)
+
+    def remove(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        for token in _tokens(key):
+            self._by_token.pop(token, None)
+        entry.removed = True
+        for target in entry.targets:
+            self.pool.close_address(target.address)
+        while entry.waiting:
+            entry.waiting.popleft().gone()
+        if entry.codes or entry.started:
+            self._retired.append(entry)
+
+    # Waiting calls
+
+    def wake(self, entry: Entry) -> None:
+        """Calls wait. One wake a function is asked for, until the table answers it."""
+        if not entry.woken and not entry.targets and entry is not self._control:
+            entry.woken = True
+            self._ask_wake(entry.key)
+
+    def serve_waiting(self, entry: Entry) -> None:
+        """Send waiting calls on, in the order in which they came, as far as there is room."""
+        waiting = entry.waiting
+        while waiting:
+            if not waiting[0].waits:
+                waiting.popleft()
+            elif entry.failure and not entry.targets:
+                waiting.popleft().refuse(entry.failure)
+            elif (target := entry.choose(self.now)) is not None:
+                waiting.popleft().proceed(target)
+            else:
+                self.wake(entry)
+                return
+
+    def wake_again(self) -> None:
+        """Control is back and has forgotten what we asked."""
+        for entry in self._entries.values():
+            entry.woken = False
+            if entry.waiting:
+                self.serve_waiting(entry)
+
+    # Time
+
+    def _tick(self) -> None:
+        self.now = time.monotonic()
+        wall = time.time()
+        self._wall_offset = time.time_ns() - time.monotonic_ns()
+        self.date_line = f"Date: {formatdate(wall, usegmt=True)}\r\n".encode()
+        self._expire_control_waits()
+        for entry in self._entries.values():
+            if entry.calls or entry.streams or entry.waiting:
+                self._check(entry)
+        self._timer = self._loop.call_later(_TICK, self._tick)
+
+    def wall_nanoseconds(self, monotonic: float) -> int:
+        """The Unix time in nanoseconds of a moment of the monotonic clock, so that a call need not read both."""
+        return int(monotonic * 1e9) + self._wall_offset
+
+    def _check(self, entry: Entry) -> None:
+        while entry.calls:
+            call, deadline = next(iter(entry.calls.items()))
+            if deadline > self.now:
+                break
+            call.expire()
+        for call in [c for c, since in entry.streams.items() if self.now - since > entry.timeout]:
+            call.expire()
+        if entry.waiting:
+            self.serve_waiting(entry)
+
+    def _expire_control_waits(self) -> None:
+        waiting = self._control.waiting
+        while waiting and self.now - waiting[0].begun > self._control_wait:
+            waiting.popleft().refuse("it does not answer; its log says why")
+        if waiting:
+            self.serve_waiting(self._control)
+
+    # Counters and end
+
+    def counters(self) -> list[FunctionCounters]:
+        """Every function's counters since this proxy began, removed ones included."""
+        return [entry.counters() for entry in [*self._retired, *self._entries.values()] if entry.started]
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self.pool.close()
+
+
+def _tokens(key: str) -> list[bytes]:
+    """How a route may name the function: with its namespace always, without it in the default one."""
+    tokens = [key.encode()]
+    if key.endswith(_DEFAULT_SUFFIX):
+        tokens.append(key.removesuffix(_DEFAULT_SUFFIX).encode())
+    return tokens

@@ -1,0 +1,100 @@
+"""User ids for functions, artefacts and environments, one for each purpose, remembered in a file.
+
+An id is given once and never to anybody else: files on disk carry it, and a reused id would hand one
+function's files to another. Several processes allocate (control, builders), so the file is changed under a
+lock only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from stoker_sdk.errors import BadInput, StokerError
+
+FIRST_ID = 1_900_000_000
+"""Within the stretch that distributions, systemd and containers leave alone (from 1,879,048,192 on)."""
+
+ID_COUNT = 1_000_000
+
+
+class UserIds:
+    """The allocator over one file, of the ids `first` to `first + count - 1`; safe between processes."""
+
+    def __init__(self, path: Path, first: int = FIRST_ID, count: int = ID_COUNT) -> None:
+        if first < 1 or count < 1 or first + count > 2**31:
+            raise BadInput(
+                f"user ids {first} + {count} are not a range: begin at 1 or more, and end below {2**31}"
+            )
+        self.path = path
+        self.first = first
+        self.count = count
+        self._given: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"UserIds({self.path}, {self.first}..{self.first + self.count - 1})"
+
+    def id_for(self, purpose: str) -> int:
+        """The id of `purpose` (`function:NS/NAME`, `artefact:HEX`, `tests`): the one it had, or a new one.
+
+        Raises `StokerError` when the range is used up or the file cannot be read.
+        """
+        known = self._given.get(purpose)
+        if known is None:
+            known = self._given[purpose] = self._allocate(purpose)
+        return known
+
+    def _allocate(self, purpose: str) -> int:
+        with _locked(self.path.with_name(self.path.name + ".lock")):
+            given = self._read()
+            if purpose in given:
+                return given[purpose]
+            new = self._next_free(given)
+            _write(self.path, given | {purpose: new})
+            return new
+
+    def _read(self) -> dict[str, int]:
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=dict[str, int])
+        except FileNotFoundError:
+            return {}
+        except msgspec.DecodeError as error:
+            raise StokerError(
+                f"{self.path}: cannot be read as the table of user ids ({error}): restore it from a backup; "
+                "without it functions could get each other's files"
+            ) from error
+
+    def _next_free(self, given: dict[str, int]) -> int:
+        within = [number for number in given.values() if self.first <= number < self.first + self.count]
+        new = max(within, default=self.first - 1) + 1
+        if new >= self.first + self.count:
+            raise StokerError(
+                f"{self.path}: all {self.count} user ids from {self.first} on are given: "
+                "start Stoker with a larger range"
+            )
+        return new
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, given: dict[str, int]) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(given), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).replace(path)

@@ -1,0 +1,76 @@
+"""Bodies of the control API other than functions, with the contract's field names (section 2.3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DeleteFunctionRequest(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """Body of DELETE `/system/functions`."""
+
+    function_name: str = ""
+    namespace: str = ""
+
+
+class ScaleServiceRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """Body of POST `/system/scale-function/NAME`."""
+
+    service_name: str
+    replicas: int
+    namespace: str = ""
+
+
+class Secret(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One secret. Answers never have a value. `raw_value` (base64 on the wire) wins over `value` when it is
+    not empty.
+    """
+
+    name: str
+    namespace: str = ""
+    value: str = ""
+    raw_value: bytes = b""
+
+
+class LogMessage(msgspec.Struct, frozen=True):
+    """One line that a function printed. `timestamp` is RFC 3339; `call`, ours, is the call id."""
+
+    name: str
+    namespace: str = ""
+    instance: str = ""
+    timestamp: str = ""
+    text: str = ""
+    call: str = ""
+
+
+class BuildLine(msgspec.Struct, frozen=True):
+    """One line of a build's answer: a log line, or the end: an image, or an error with its code."""
+
+    log: str = ""
+    image: str = ""
+    cached: bool = False
+    error: str = ""
+    code: str = ""
+
+
+class VersionInfo(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A release and the commit it was made from."""
+
+    release: str = ""
+    sha: str = ""
+    commit_message: str = ""
+
+
+class ProviderInfo(msgspec.Struct, frozen=True):
+    """What runs the functions."""
+
+    provider: str = ""
+    orchestration: str = ""
+    version: VersionInfo | None = None
+
+
+class GatewayInfo(msgspec.Struct, frozen=True):
+    """Answer of GET `/system/info`."""
+
+    provider: ProviderInfo | None = None
+    version: VersionInfo | None = None
+    arch: str = ""

@@ -1,0 +1,30 @@
+"""What a child process of the platform does about its parent's death (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent process ends, however it ends, so that no orphan is left behind.
+
+    The parent must have started us from its main thread, because the kernel watches the thread. A parent that was
+    already gone is noticed by its pid having become 1's or a subreaper's, which the caller cannot tell from an honest
+    parent; so the window of a few microseconds before this call stays open, and the next start sweeps it up.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+def say_ready(descriptor: int, line: bytes) -> None:
+    """Tell the supervisor that we answer. One that has started us again does not listen."""
+    try:
+        os.write(descriptor, line + b"\n")
+    except BrokenPipeError:
+        pass
+    os.close(descriptor)

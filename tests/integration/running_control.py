@@ -1,0 +1,165 @@
+"""A control API over an in-memory provider, on a port of its own, for tests of its clients.
+
+It runs in a thread, because the clients under test block. Beside the API it answers `/function/NAME` as a
+proxy would, so that `invoke` has somebody to talk to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from stoker_gateway.auth import BasicAuth
+from stoker_gateway.control.app import make_app, make_runner
+from stoker_gateway.control.config import ControlConfig
+from stoker_gateway.counters import MemoryCounters
+from stoker_gateway.providers.memory import MemoryProvider
+from stoker_gateway.secrets import SecretStore
+
+PASSWORD = "s3cret"
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("wire", "sdk", "watchdog", "gateway", "builder", "cli")
+
+BUILDER = """
+import hashlib, json, sys, tarfile
+tar = tarfile.open(fileobj=sys.stdin.buffer, mode="r|*")
+settings, digest = {}, hashlib.sha256()
+for member in tar:
+    content = tar.extractfile(member).read()
+    digest.update(member.name.encode() + content)
+    settings = settings or json.loads(content)
+def say(line): print(json.dumps(line), flush=True)
+say({"log": "installing nothing"})
+if "broken" in settings["name"]:
+    say({"log": "1 failed"})
+    say({"error": "the tests of 'broken' failed", "code": "failed-tests"})
+    sys.exit(1)
+say({"image": f"stoker.local/{settings['name']}@sha256:{digest.hexdigest()}", "cached": False})
+"""
+"""A builder that keeps the interface of the real one and takes no time: name by settings, digest by content.
+"""
+
+
+@dataclass
+class RunningControl:
+    """The server's address and what is behind it; `run` steps into its event loop."""
+
+    url: str
+    provider: MemoryProvider
+    counters: MemoryCounters
+    loop: asyncio.AbstractEventLoop
+    invocations: list[tuple[str, str, Mapping[str, str], bytes]] = field(default_factory=list)
+
+    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(10)
+
+
+@contextmanager
+def running_control(folder: Path) -> Iterator[RunningControl]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="control")
+    thread.start()
+    started: RunningControl | None = None
+    try:
+        started, runner = asyncio.run_coroutine_threadsafe(_start(folder, loop), loop).result(10)
+        yield started
+    finally:
+        if started is not None:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(15)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _start(folder: Path, loop: asyncio.AbstractEventLoop) -> tuple[RunningControl, web.AppRunner]:
+    provider, counters = MemoryProvider(), MemoryCounters()
+    control = RunningControl("", provider, counters, loop)
+    config = ControlConfig(BasicAuth("admin", PASSWORD), build_command=(sys.executable, "-c", BUILDER))
+    app = make_app(config, provider, SecretStore(folder / "secrets", folder / "key"), counters)
+    app.middlewares.insert(0, _proxy(control))
+    runner = make_runner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    control.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    return control, runner
+
+
+def _proxy(control: RunningControl) -> Middleware:
+    @web.middleware
+    async def proxy(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_call = request.path.startswith("/function/")
+        return await _call(control, request) if is_call else await handler(request)
+
+    return proxy
+
+
+async def _call(control: RunningControl, request: web.Request) -> web.Response:
+    body = await request.content.read()
+    control.invocations.append((request.method, request.path_qs, dict(request.headers), body))
+    if request.path.startswith("/function/fails"):
+        error = {"X-Stoker-Error": "function handler-failed: ValueError, see the log"}
+        return web.Response(status=500, text="no luck", headers=error)
+    return web.Response(body=body[::-1])
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs `stoker` as a process, in a folder and a home of its own."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def __call__(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "stoker_cli", *arguments],
+            input=stdin or b"",
+            capture_output=True,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            timeout=60,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode(), done.stdout)
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+def shell(folder: Path, **environment: str) -> Shell:
+    """A shell whose user has no logins and whose machine has no platform, unless `environment` says
+    otherwise.
+    """
+    work = folder / "work"
+    work.mkdir()
+    base = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder / "home"),
+        "STOKER_DATA_DIR": str(folder / "data"),
+        "PYTHONPATH": os.pathsep.join(str(REPOSITORY / package) for package in PACKAGES),
+    }
+    return Shell(work, {**base, **environment})

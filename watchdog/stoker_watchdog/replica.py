@@ -1,0 +1,132 @@
+"""The life of a replica, from the fork to its last call: confine, import, open, say ready, serve, drain, end.
+
+What goes wrong before *ready* is told to the fork server in one or two lines, and the traceback is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import gc
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import uvloop
+
+from stoker_watchdog import logs
+from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors, use_paths
+from stoker_watchdog.event import Context
+from stoker_watchdog.front import Front
+from stoker_watchdog.handler import Handler, HandlerError, load_handler
+from stoker_watchdog.settings import Settings, read_settings
+from stoker_wire.limits import Limits
+from stoker_wire.server import Server
+
+_LIMITS = Limits(idle=3600.0)  # proxies close idle connections; a replica never does, or calls would meet the close
+_SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop its turn five times sooner
+
+
+def run_replica(settings_descriptor: int, listener: int, log: int, status: int) -> NoReturn:
+    """The main function of a fresh fork, of the fork server or of a zygote. Never returns."""
+    code = 1
+    try:
+        settings = read_settings(settings_descriptor)
+        keep_descriptors(listener, log, status)
+        confine(settings)
+        stream = logs.install(settings.log)
+        use_paths(settings)
+        code = _serve(settings, stream)
+    except BaseException as error:
+        _report_failure(error)
+    finally:
+        try:
+            atexit._run_exitfuncs()
+        finally:
+            os._exit(code)
+
+
+def _report_failure(error: BaseException) -> None:
+    if isinstance(sys.stderr, logs.LogStream):
+        sys.stderr.exception("-", "the replica failed", error)
+    _report({"failed": _one_line(error)})
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, HandlerError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"the handler cannot be imported: {error.msg} ({error.filename}, line {error.lineno})"
+    if isinstance(error, ImportError):
+        return f"the handler cannot be imported: {error}; if a package is missing, list it in requirements.txt"
+    if isinstance(error, MemoryError):
+        return "the handler ran out of memory while it started: raise limits.memory"
+    return f"the handler failed while it started: {type(error).__name__}: {error}"
+
+
+def _report(status: dict[str, Any]) -> None:
+    try:
+        os.write(STATUS, json.dumps(status).encode()[:60000] + b"\n")
+    except OSError:
+        pass
+
+
+def _serve(settings: Settings, stream: logs.LogStream) -> int:
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    before = set(sys.modules)
+    begun = time.monotonic()
+    handler = load_handler(settings.handler)
+    seconds = time.monotonic() - begun
+    imported = [name for name in sys.modules if name not in before]
+    loop.run_until_complete(_run(settings, handler, stream, {"seconds": seconds, "imports": imported}))
+    return 0
+
+
+async def _run(settings: Settings, handler: Handler, stream: logs.LogStream, report: dict[str, Any]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    context = Context(settings.function, settings.namespace, settings.secrets)
+    context.state = await _call_hook(handler.init)
+    front = Front(settings, handler, context, stream)
+    server = Server(front.handle, _LIMITS)
+    listener = socket.socket(fileno=LISTENER)
+    if listener.family == socket.AF_UNIX:
+        accepting = await loop.create_unix_server(server, sock=listener, backlog=1024)
+    else:
+        accepting = await loop.create_server(server, sock=listener, backlog=1024)
+    gc.freeze()
+    _report({"ready": report})
+    await stop.wait()
+    await _drain(front, server, accepting, settings)
+    await _call_hook(handler.close)
+
+
+async def _drain(front: Front, server: Server, accepting: asyncio.Server, settings: Settings) -> None:
+    """Contract section 8.4: unready first, serve on for a while, then no new connections, then wait for the calls."""
+    front.ready = False
+    if settings.drain_delay:
+        await asyncio.sleep(settings.drain_delay)
+    accepting.close()
+    server.drain()
+    deadline = time.monotonic() + settings.timeout
+    while not (front.idle and not server.busy) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    front.stop()
+
+
+async def _call_hook(hook: Callable[[], Any] | None) -> Any:
+    if hook is None:
+        return None
+    if inspect.iscoroutinefunction(hook):
+        return await hook()
+    return await asyncio.to_thread(hook)

@@ -1,0 +1,47 @@
+"""What a replica is told: one JSON object, written by the provider, read once after the fork.
+
+The fork server never reads it: a child inherits its memory, and one function's environment is no other's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times in seconds, sizes in bytes; 0 means no limit. `paths` go to the front of sys.path, in order."""
+
+    id: str
+    function: str
+    namespace: str
+    revision: int = 0
+    socket: str = ""
+    handler: str = "function.handler"
+    code: str = ""
+    paths: list[str] = field(default_factory=list)
+    library: list[str] = field(default_factory=list)
+    """sys.path entries of the standard library, when it is staged elsewhere than where this interpreter has it."""
+    executable: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+    user: int = -1
+    groups: list[int] = field(default_factory=list)
+    memory: int = 0
+    cores: float = 0.0
+    timeout: float = 60.0
+    concurrency: int = 0
+    max_inflight: int = 0
+    threads: int = 32
+    secrets: str = ""
+    drain_delay: float = 0.0
+
+
+def read_settings(descriptor: int) -> Settings:
+    """Read the file behind a descriptor to its end and close it."""
+    with os.fdopen(descriptor, "rb") as file:
+        values: dict[str, Any] = json.loads(file.read())
+    return Settings(**values)

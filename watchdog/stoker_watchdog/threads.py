@@ -1,0 +1,59 @@
+"""Threads for handlers that are plain functions: started when needed, at most so many, results handed to the loop.
+
+`concurrent.futures` makes a future, a condition and several locks for each call; this makes none, and wakes the loop once
+for all results that are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+Work = Callable[[], None]
+
+_STACK = 4 * 1024 * 1024
+
+
+class Threads:
+    """`run` queues work for a thread; `post` gives the loop something to do from a thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:
+        self._loop = loop
+        self._most = most
+        self._work: SimpleQueue[Work] = SimpleQueue()
+        self._count = 0
+        self._idle = 0
+        self._posts: deque[tuple[Callable[..., None], Any, Any]] = deque()
+        self._woken = False
+        threading.stack_size(_STACK)
+
+    def run(self, work: Work) -> None:
+        if self._idle <= self._work.qsize() and self._count < self._most:
+            self._count += 1
+            threading.Thread(target=self._serve, name=f"handler-{self._count}", daemon=True).start()
+        self._work.put(work)
+
+    def _serve(self) -> None:
+        while True:
+            self._idle += 1
+            work = self._work.get()
+            self._idle -= 1
+            work()
+
+    def post(self, function: Callable[..., None], first: Any, second: Any) -> None:
+        """Have the loop call `function(first, second)` soon."""
+        self._posts.append((function, first, second))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._take_posts)
+
+    def _take_posts(self) -> None:
+        self._woken = False
+        posts = self._posts
+        while posts:
+            function, first, second = posts.popleft()
+            function(first, second)
