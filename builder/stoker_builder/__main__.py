@@ -28,6 +28,7 @@ from stoker_sdk.ids import FIRST_ID, ID_COUNT, UserIds
 
 def main() -> int:
     """Returns the exit code."""
+    os.umask(0o022)
     report = Report(_own_standard_output())
     signal.signal(signal.SIGTERM, _cancel)
     signal.signal(signal.SIGINT, _cancel)
@@ -72,13 +73,9 @@ def _cancel(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stoker_builder", description="Build one function from a tar on stdin."
-    )
+    parser = argparse.ArgumentParser(prog="stoker_builder", description="Build one function from a tar on stdin.")
     parser.add_argument("--data-dir", required=True, help="the platform's data folder")
-    parser.add_argument(
-        "--first-id", type=int, default=FIRST_ID, help="first user id that may be given (root)"
-    )
+    parser.add_argument("--first-id", type=int, default=FIRST_ID, help="first user id that may be given (root)")
     parser.add_argument("--id-count", type=int, default=ID_COUNT, help="how many user ids from there on")
     return parser
 

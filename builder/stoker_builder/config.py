@@ -80,9 +80,7 @@ def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, st
     return Config(
         data=data,
         ids=ids,
-        test_timeout=parse_duration(
-            setting("STOKER_TEST_TIMEOUT", DEFAULT_TEST_TIMEOUT), "STOKER_TEST_TIMEOUT"
-        ),
+        test_timeout=parse_duration(setting("STOKER_TEST_TIMEOUT", DEFAULT_TEST_TIMEOUT), "STOKER_TEST_TIMEOUT"),
         test_memory=_bytes(setting("STOKER_TEST_MEMORY", DEFAULT_TEST_MEMORY), "STOKER_TEST_MEMORY"),
         install_timeout=parse_duration(
             setting("STOKER_INSTALL_TIMEOUT", DEFAULT_INSTALL_TIMEOUT), "STOKER_INSTALL_TIMEOUT"

@@ -72,9 +72,7 @@ def _install(requirements: str, workshop: Workshop) -> Path:
     try:
         code = workshop.children.run(_uv(command, workshop), on_line)
     except TimedOut as error:
-        raise FailedInstall(
-            f"requirements.txt: the install {error}: try again, or pin the versions"
-        ) from None
+        raise FailedInstall(f"requirements.txt: the install {error}: try again, or pin the versions") from None
     if code:
         raise FailedInstall(f"requirements.txt cannot be installed: {' '.join(filter(None, last))}")
     return target

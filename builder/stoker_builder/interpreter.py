@@ -74,6 +74,7 @@ def prepare_interpreter(data_dir: Path) -> Interpreter:
         _check_enterable(data_dir.resolve())
     store = data_dir / "interpreter"
     store.mkdir(parents=True, exist_ok=True)
+    store.chmod(0o755)
     python, stdlib, library_path = _base_python()
     if root and not _readable_by_all(python, stdlib):
         python, stdlib, library_path = _stage_python(store, python, stdlib)
@@ -143,9 +144,7 @@ def _fill_python(folder: Path, prefix: Path, python: Path, stdlib: Path) -> None
 def _stage_test_tools(store: Path) -> Path:
     tools = sorted(_closure("pytest"), key=lambda tool: tool.name)
     versions = " ".join(f"{tool.name}=={tool.version}" for tool in tools)
-    target = (
-        store / f"test-tools-{hashlib.sha256(f'{interpreter_tag()} {versions}'.encode()).hexdigest()[:16]}"
-    )
+    target = store / f"test-tools-{hashlib.sha256(f'{interpreter_tag()} {versions}'.encode()).hexdigest()[:16]}"
     _stage(target, lambda folder: _fill_test_tools(folder, tools))
     return target
 

@@ -39,16 +39,12 @@ def make_plan(request: Request, tag: str) -> Plan:
     check_entry(request.handler, _module_in_handler(template))
     requirements = normalise(_requirements_text(request.handler))
     environment = environment_digest(requirements, tag)
-    return Plan(
-        request, template, requirements, environment, _digest(request, template, environment, tag), VERSION
-    )
+    return Plan(request, template, requirements, environment, _digest(request, template, environment, tag), VERSION)
 
 
 def _template(request: Request) -> Template:
     if request.lang.lower() == "dockerfile":
-        raise BadInput(
-            f"{request.name}: `lang: dockerfile` builds an image: local builds need a Python template"
-        )
+        raise BadInput(f"{request.name}: `lang: dockerfile` builds an image: local builds need a Python template")
     if request.template:
         template = load_template(request.template, request.template_name)
     else:

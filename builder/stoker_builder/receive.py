@@ -21,6 +21,8 @@ from stoker_sdk.errors import BadInput
 from stoker_sdk.names import check_environment_key, check_function_name
 
 MAX_FILES = 20_000
+"""Folders count too."""
+
 MAX_PATH = 512
 _MAX_SETTINGS = 1 << 20
 _HEADERS = 128 << 20
@@ -115,18 +117,21 @@ class _Peekable:
 def _unpack(tar: tarfile.TarFile, folder: Path) -> BuildSettings:
     members = iter(tar)
     settings = _first(tar, next(members, None))
-    written: set[PurePosixPath] = set()
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
     total = 0
     for member, path in _wanted(members):
         total += member.size
         if total > MAX_BYTES:
             raise BadInput(_too_large())
-        if path in written:
+        if path in files:
             raise BadInput(f"{member.name[:200]!r} is twice in the build request")
-        written.add(path)
-        if len(written) > MAX_FILES:
+        files.add(path)
+        folders.update(path.parents)
+        if len(files) + len(folders) > MAX_FILES:
             raise BadInput(
-                f"the build request has more than {MAX_FILES} files: a handler folder holds source, not data"
+                f"the build request has more than {MAX_FILES} files and folders: "
+                "a handler folder holds source, not data"
             )
         _write(tar, member, folder / path)
     return settings
@@ -134,9 +139,7 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> BuildSettings:
 
 def _first(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> BuildSettings:
     if member is None or member.name != SETTINGS_NAME or not member.isreg() or member.size > _MAX_SETTINGS:
-        raise BadInput(
-            f"the build request does not begin with {SETTINGS_NAME}: send it with the stoker command"
-        )
+        raise BadInput(f"the build request does not begin with {SETTINGS_NAME}: send it with the stoker command")
     file = tar.extractfile(member)
     return read_settings(file.read() if file else b"")
 
@@ -155,19 +158,11 @@ def check_member(member: tarfile.TarInfo) -> PurePosixPath:
     name, path = member.name, PurePosixPath(member.name)
     shown = repr(name[:200])
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise BadInput(
-            f"{shown} in the build request is a link or a special file: replace it by a copy of the file"
-        )
+        raise BadInput(f"{shown} in the build request is a link or a special file: replace it by a copy of the file")
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise BadInput(f"{shown} in the build request leads out of its folder: use plain relative names")
-    if (
-        not name.isprintable()
-        or len(name.encode()) > MAX_PATH
-        or any(len(part.encode()) > 255 for part in path.parts)
-    ):
-        raise BadInput(
-            f"{shown} in the build request is no usable file name: at most {MAX_PATH} printable characters"
-        )
+    if not name.isprintable() or len(name.encode()) > MAX_PATH or any(len(part.encode()) > 255 for part in path.parts):
+        raise BadInput(f"{shown} in the build request is no usable file name: at most {MAX_PATH} printable characters")
     if not path.parts or path.parts[0] not in (HANDLER_PREFIX, TEMPLATE_PREFIX):
         raise BadInput(f"{shown} in the build request is not below {HANDLER_PREFIX}/ or {TEMPLATE_PREFIX}/")
     if member.isreg() and len(path.parts) == 1:

@@ -38,9 +38,7 @@ def check_entry(folder: Path, module: str) -> None:
     """
     path = _module_file(folder, module)
     if path is None:
-        raise BadInput(
-            f"{module.replace('.', '/')}.py is missing in the handler folder: it must define {ENTRY}"
-        )
+        raise BadInput(f"{module.replace('.', '/')}.py is missing in the handler folder: it must define {ENTRY}")
     if not defines(_parse(path, folder), ENTRY):
         raise BadInput(
             f"{path.relative_to(folder)} does not define {ENTRY}: write `def {ENTRY}(req):` or "
@@ -90,9 +88,7 @@ def _bound(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name for alias in statement.names}
     if isinstance(statement, ast.Assign):
-        return {
-            node.id for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)
-        }
+        return {node.id for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)}
     if isinstance(statement, ast.AnnAssign) and statement.value and isinstance(statement.target, ast.Name):
         return {statement.target.id}
     return set()

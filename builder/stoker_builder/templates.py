@@ -151,21 +151,13 @@ def _read(path: Path, name: str) -> _File:
     except FileNotFoundError:
         raise BadInput(f"template {name!r}: there is no template.yml in it") from None
     except (yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(
-            f"template {name!r}: template.yml cannot be read: {' '.join(str(error).split())}"
-        ) from error
+        raise BadInput(f"template {name!r}: template.yml cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _check(file: _File, name: str) -> None:
     if not _FOLDER.fullmatch(file.handler_folder or "function"):
-        raise BadInput(
-            f"template {name!r}: handler_folder {file.handler_folder!r} must be the name of one folder"
-        )
+        raise BadInput(f"template {name!r}: handler_folder {file.handler_folder!r} must be the name of one folder")
     if file.stoker.mode not in MODES:
-        raise BadInput(
-            f"template {name!r}: stoker.mode {file.stoker.mode!r} is not one of {', '.join(MODES[1:])}"
-        )
+        raise BadInput(f"template {name!r}: stoker.mode {file.stoker.mode!r} is not one of {', '.join(MODES[1:])}")
     if file.stoker.mode == "python" and not _MODULE.fullmatch(file.stoker.handler):
-        raise BadInput(
-            f"template {name!r}: stoker.handler must name the module with handle, such as function.handler"
-        )
+        raise BadInput(f"template {name!r}: stoker.handler must name the module with handle, such as function.handler")

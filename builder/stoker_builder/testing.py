@@ -31,9 +31,7 @@ _NOTHING_COLLECTED = 5
 """pytest's exit code for files without a test in them."""
 
 
-def run_tests(
-    plan: Plan, settings: StepSettings, function: Path, environment: Environment, workshop: Workshop
-) -> None:
+def run_tests(plan: Plan, settings: StepSettings, function: Path, environment: Environment, workshop: Workshop) -> None:
     """Run the test step on a copy of the assembled `function`. Raises `FailedTests` with the last lines."""
     command = _command(plan, settings, function)
     if isinstance(command, str):
@@ -87,9 +85,7 @@ def _run(plan: Plan, program: Program, workshop: Workshop, *, own_command: bool)
     try:
         code = workshop.children.run(program, on_line)
     except TimedOut as error:
-        raise FailedTests(
-            _message(plan, f"{error} and were stopped; TEST_TIMEOUT=20m gives them more", last)
-        ) from None
+        raise FailedTests(_message(plan, f"{error} and were stopped; TEST_TIMEOUT=20m gives them more", last)) from None
     except OSError as error:
         raise FailedTests(f"{plan.request.name}: the test command cannot be started: {error}") from None
     if code == _NOTHING_COLLECTED and not own_command:
@@ -115,9 +111,7 @@ def _write_programs(folder: Path, interpreter: Interpreter) -> None:
         program.chmod(0o755)
 
 
-def _variables(
-    scratch: Path, plan: Plan, environment: Environment, interpreter: Interpreter
-) -> dict[str, str]:
+def _variables(scratch: Path, plan: Plan, environment: Environment, interpreter: Interpreter) -> dict[str, str]:
     function = scratch / "function"
     path = [function, function / plan.template.handler_folder, environment.path, interpreter.test_tools]
     variables = {

@@ -17,8 +17,8 @@ from stoker_cli.connection import default_stack_file
 from stoker_cli.options import FILE
 from stoker_cli.surroundings import Surroundings
 from stoker_cli.template import PROJECT_TEMPLATES
-from stoker_sdk.atomic import write_atomically
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
+from stoker_sdk.files import write_whole
 from stoker_sdk.gateway_address import normalize_gateway
 from stoker_sdk.names import check_function_name
 
@@ -90,7 +90,7 @@ def _write(folder: Path, template: Template, stack_path: Path, stack_text: str) 
         _write_folder(folder, template)
         try:
             mode = stack_path.stat().st_mode & 0o777 if stack_path.exists() else 0o644
-            write_atomically(stack_path, stack_text.encode(), mode)
+            write_whole(stack_path, stack_text.encode(), mode)
         except BaseException:
             shutil.rmtree(folder)
             raise

@@ -42,17 +42,39 @@ class _Address(click.ParamType):
 
 
 @click.command(cls=Command, help=_HELP)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR].")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR]."
+)
 @click.option("--http", type=_Address(), default="127.0.0.1:8080", show_default=True)
 @click.option("--https", type=_Address(), default="127.0.0.1:8443", show_default=True)
 @click.option("--metrics", type=_Address(), default="127.0.0.1:8082", show_default=True, help="Prometheus.")
 @click.option("--proxies", type=click.IntRange(1, 64), help="Proxy processes [as many as cores, at most 4].")
 @click.option("--name", "names", multiple=True, help="A further host name or address for the certificate.")
-@click.option("--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers."
+)
 @click.option("--max-body", default="2Gi", show_default=True, help="The largest request body of a call.")
-@click.option("--max-waiting", type=click.IntRange(0), default=10_000, show_default=True, help="Calls that may wait per function.")
-@click.option("--first-user-id", type=click.IntRange(1000), default=FIRST_ID, show_default=True, help="As root: functions' user ids begin here.")
-@click.option("--user-ids", type=click.IntRange(1), default=ID_COUNT, show_default=True, help="As root: how many there are.")
+@click.option(
+    "--max-waiting",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Calls that may wait per function.",
+)
+@click.option(
+    "--first-user-id",
+    type=click.IntRange(1000),
+    default=FIRST_ID,
+    show_default=True,
+    help="As root: functions' user ids begin here.",
+)
+@click.option(
+    "--user-ids",
+    type=click.IntRange(1),
+    default=ID_COUNT,
+    show_default=True,
+    help="As root: how many there are.",
+)
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(

@@ -13,8 +13,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker_gateway.files import write_once
 from stoker_sdk.errors import StokerError
+from stoker_sdk.files import write_once
 
 
 def ensure_password(path: Path) -> str:

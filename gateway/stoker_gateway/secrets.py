@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stoker_gateway.files import write_once, write_whole
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unprocessable
+from stoker_sdk.files import write_once, write_whole
 from stoker_sdk.names import check_namespace, check_secret_name
 
 if TYPE_CHECKING:

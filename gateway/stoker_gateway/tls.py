@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from stoker_gateway.files import write_whole
 from stoker_sdk.errors import BadInput, StokerError
+from stoker_sdk.files import write_whole
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)

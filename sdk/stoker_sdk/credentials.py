@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stoker_sdk.atomic import write_atomically
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
+from stoker_sdk.files import write_whole
 from stoker_sdk.gateway_address import is_loopback
 
 
@@ -89,7 +89,7 @@ class CredentialStore:
 
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(self.path, yaml.safe_dump(config, sort_keys=False).encode())
+            write_whole(self.path, yaml.safe_dump(config, sort_keys=False).encode())
         except OSError as error:
             raise StokerError(f"the login cannot be stored in {self.path}: {error.strerror}") from None
 

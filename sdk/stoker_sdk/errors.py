@@ -64,3 +64,17 @@ class Unavailable(StokerError):
 
     status = 503
     code = "unavailable"
+
+
+class TooLarge(BadInput):
+    """The body is longer than this route takes. HTTP 413."""
+
+    status = 413
+    code = "too-large"
+
+
+class TooSlow(BadInput):
+    """The client stopped sending in the middle of a body. HTTP 408."""
+
+    status = 408
+    code = "too-slow"

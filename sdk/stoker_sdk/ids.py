@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from stoker_sdk.errors import BadInput, StokerError
+from stoker_sdk.files import write_whole
 
 FIRST_ID = 1_900_000_000
 """Within the stretch that distributions, systemd and containers leave alone (from 1,879,048,192 on)."""
@@ -29,9 +29,7 @@ class UserIds:
 
     def __init__(self, path: Path, first: int = FIRST_ID, count: int = ID_COUNT) -> None:
         if first < 1 or count < 1 or first + count > 2**31:
-            raise BadInput(
-                f"user ids {first} + {count} are not a range: begin at 1 or more, and end below {2**31}"
-            )
+            raise BadInput(f"user ids {first} + {count} are not a range: begin at 1 or more, and end below {2**31}")
         self.path = path
         self.first = first
         self.count = count
@@ -56,7 +54,7 @@ class UserIds:
             if purpose in given:
                 return given[purpose]
             new = self._next_free(given)
-            _write(self.path, given | {purpose: new})
+            write_whole(self.path, msgspec.json.format(msgspec.json.encode(given | {purpose: new}), indent=1))
             return new
 
     def _read(self) -> dict[str, int]:
@@ -89,12 +87,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, given: dict[str, int]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(given), indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from local_harness import local_harness
 
 from stoker_gateway.providers.base import LogLine, LogQuery, Provider
 from stoker_gateway.providers.memory import MemoryProvider
@@ -68,7 +69,7 @@ async def memory_harness(folder: Path) -> AsyncIterator[Harness]:
 
 Factory = Callable[[Path], AbstractAsyncContextManager[Harness]]
 
-FACTORIES: list[Factory] = [memory_harness]
+FACTORIES: list[Factory] = [memory_harness, local_harness]
 """Add a provider here; its factory gets an empty folder."""
 
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from stoker_builder.artefact import Artefact
 from stoker_sdk.data_dir import DataDir
-
-import msgspec
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("wire", "sdk", "builder")

@@ -115,9 +115,7 @@ def test_leftovers_of_a_staging_that_was_killed_are_removed(data_dir: Path) -> N
 
 
 @pytest.mark.parametrize("user", [None, pytest.param(66_000, marks=pytest.mark.root)])
-def test_the_interpreter_runs_and_imports_under_any_user_id(
-    interpreter: Interpreter, user: int | None
-) -> None:
+def test_the_interpreter_runs_and_imports_under_any_user_id(interpreter: Interpreter, user: int | None) -> None:
     if user is not None and not ROOT:
         pytest.skip("changes user ids")
     program = (
@@ -147,9 +145,7 @@ def test_uv_runs_under_any_user_id(interpreter: Interpreter, user: int | None) -
         pytest.skip("changes user ids")
     groups = None if user is None else []
     command = [interpreter.uv, "--version"]
-    done = subprocess.run(
-        command, cwd="/", env={}, user=user, group=user, extra_groups=groups, capture_output=True
-    )
+    done = subprocess.run(command, cwd="/", env={}, user=user, group=user, extra_groups=groups, capture_output=True)
     assert done.stdout.startswith(b"uv ")
 
 

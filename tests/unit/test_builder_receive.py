@@ -108,9 +108,16 @@ def test_a_hostile_member_is_refused_by_name(
     assert list(tmp_path.iterdir()) == [upload]
 
 
+@pytest.mark.slow
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has more than 20000 files"):
         receive_bytes(tar_of(member(f"handler/{number}") for number in range(20_001)), tmp_path)
+
+
+def test_too_many_folders_are_refused_as_well(tmp_path: Path) -> None:
+    names = (f"handler/{number}/" + "x/" * 200 + "y" for number in range(200))
+    with pytest.raises(BadInput, match="has more than 20000 files"):
+        receive_bytes(tar_of(member(name) for name in names), tmp_path)
 
 
 def test_a_tar_that_unpacks_to_too_much_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
@@ -124,9 +131,7 @@ def test_a_tar_that_unpacks_to_too_much_is_refused_before_it_fills_the_disk(tmp_
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 @pytest.mark.parametrize("kept", [0, 1, 700, 1024, 1536, 2048, 2600])
-def test_an_upload_that_breaks_off_anywhere_is_refused(
-    tmp_path: Path, kept: int, compress: type[bytes]
-) -> None:
+def test_an_upload_that_breaks_off_anywhere_is_refused(tmp_path: Path, kept: int, compress: type[bytes]) -> None:
     whole = tar_of([member("handler/a.py", b"x" * 600)])
     data = compress(whole[:kept]) if compress is bytes else gzip.compress(whole, 0)[:kept]
     with pytest.raises(BadInput, match="build request"):

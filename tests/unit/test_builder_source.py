@@ -75,9 +75,7 @@ def test_a_handler_may_be_a_package(tmp_path: Path) -> None:
         (b"-" * 200_000 + b"1", r"deep/bad\.py:1: "),
     ],
 )
-def test_what_does_not_compile_is_refused_with_file_and_line(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_what_does_not_compile_is_refused_with_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "bad.py").write_bytes(content)
     with pytest.raises(BadInput, match=message):

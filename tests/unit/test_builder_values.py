@@ -109,9 +109,7 @@ def test_only_variables_that_lead_to_an_index_are_passed_on() -> None:
 
 
 def test_build_arguments_come_before_the_platforms_settings() -> None:
-    config = read_config(
-        DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "2m", "STOKER_TEST_MEMORY": "1Gi"}
-    )
+    config = read_config(DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "2m", "STOKER_TEST_MEMORY": "1Gi"})
     plain = step_settings({}, config)
     assert (plain.enabled, plain.command, plain.timeout, plain.memory) == (True, "", 120, 1 << 30)
     arguments = {"TEST_ENABLED": "False", "TEST_COMMAND": " tox ", "TEST_TIMEOUT": "5", "TEST_MEMORY": "64Mi"}
@@ -119,9 +117,7 @@ def test_build_arguments_come_before_the_platforms_settings() -> None:
     assert (own.enabled, own.command, own.timeout, own.memory) == (False, "tox", 5, 64 << 20)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"TEST_ENABLED": "perhaps"}, {"TEST_TIMEOUT": "soon"}, {"TEST_MEMORY": "much"}]
-)
+@pytest.mark.parametrize("arguments", [{"TEST_ENABLED": "perhaps"}, {"TEST_TIMEOUT": "soon"}, {"TEST_MEMORY": "much"}])
 def test_a_bad_build_argument_is_refused_by_name(arguments: dict[str, str]) -> None:
     config = read_config(DataDir(Path("/data")), None, {})
     with pytest.raises(BadInput, match=f"build argument {next(iter(arguments))}"):

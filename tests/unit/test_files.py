@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_gateway.files import write_once, write_whole
+from stoker_sdk.files import write_once, write_whole
 
 
 def test_a_file_is_replaced_with_the_mode_asked_for_whatever_the_umask(tmp_path: Path) -> None:

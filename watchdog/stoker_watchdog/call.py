@@ -181,7 +181,11 @@ class Call:
                 exchange.abort()
             else:
                 limit = f"{self._front.settings.timeout:g} s"
-                exchange.respond(504, TIMEOUT_BLOCK, f"the call took longer than the function's timeout ({limit})\n".encode())
+                exchange.respond(
+                    504,
+                    TIMEOUT_BLOCK,
+                    f"the call took longer than the function's timeout ({limit})\n".encode(),
+                )
         self.cancel()
         if not self._runs:
             self._finish()

@@ -41,9 +41,11 @@ def confine(settings: Settings) -> None:
     """Own session, limits, user, environment, folder; killed when the parent ends."""
     if os.getpid() != os.getsid(0):
         os.setsid()
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
     _limit(settings)
     if settings.user >= 0:

@@ -152,7 +152,9 @@ class Context:
 
     __slots__ = ("_secrets", "call_id", "function", "hostname", "namespace", "state")
 
-    def __init__(self, function: str, namespace: str, secrets: str, state: Any = None, call_id: str = "") -> None:
+    def __init__(
+        self, function: str, namespace: str, secrets: str, state: Any = None, call_id: str = ""
+    ) -> None:
         self.function = function
         self.namespace = namespace
         self.hostname = os.environ.get("HOSTNAME") or socket.gethostname()
@@ -172,4 +174,6 @@ class Context:
         try:
             return (Path(self._secrets) / Path(name).name).read_text().removesuffix("\n")
         except OSError:
-            raise KeyError(f"the function has no secret {name!r}: list it under `secrets` in stack.yml") from None
+            raise KeyError(
+                f"the function has no secret {name!r}: list it under `secrets` in stack.yml"
+            ) from None

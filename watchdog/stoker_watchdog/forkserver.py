@@ -155,7 +155,8 @@ class ForkServer:
             self._retire(command["key"])
         elif operation == "list":
             replicas = [
-                {"id": replica.id, "pid": replica.pid, "ready": replica.ready} for replica in self._replicas.values()
+                {"id": replica.id, "pid": replica.pid, "ready": replica.ready}
+                for replica in self._replicas.values()
             ]
             self._tell({"event": "replicas", "replicas": replicas})
 
@@ -188,7 +189,9 @@ class ForkServer:
             self._fork(replica, descriptors)
         except OSError as error:
             self._replicas.pop(replica.id, None)
-            self._tell({"event": "exited", "id": replica.id, "exit": str(error), "failure": f"cannot start: {error}"})
+            self._tell(
+                {"event": "exited", "id": replica.id, "exit": str(error), "failure": f"cannot start: {error}"}
+            )
         finally:
             for descriptor in descriptors[:3]:
                 os.close(descriptor)
@@ -204,7 +207,7 @@ class ForkServer:
                 self._retire(replica.key)
             else:
                 return
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             run_replica(*descriptors)
         self._follow(replica, pid)
@@ -270,7 +273,10 @@ class ForkServer:
             status = json.loads(line)
             if "ready" in status and not replica.ready:
                 replica.ready = True
-                seconds, modules = float(status["ready"]["seconds"]), [str(m) for m in status["ready"]["imports"]]
+                seconds, modules = (
+                    float(status["ready"]["seconds"]),
+                    [str(m) for m in status["ready"]["imports"]],
+                )
                 self._tell({"event": "ready", "id": replica.id, "seconds": seconds})
                 self._consider_zygote(replica, seconds, modules)
             elif "failed" in status:
@@ -292,7 +298,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = os.open(replica.settings, os.O_RDONLY | os.O_CLOEXEC)
         sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             run_zygote(settings, sink, theirs.fileno(), modules)
         os.close(settings)
@@ -368,6 +374,15 @@ def _give_to_owner_of_folder(descriptor: int, path: str) -> None:
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
+def _fork() -> int:
+    """Fork with our signals held back, so that one sent to the child meets the child's handlers and not ours."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FATAL)
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FATAL)
+    return pid
+
+
 def _kill(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
@@ -388,7 +403,9 @@ def main() -> None:
     parser.add_argument("--lifeline", type=int, default=-1)
     parser.add_argument("--ready-fd", type=int, default=-1)
     arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s forkserver %(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s forkserver %(levelname)s %(message)s"
+    )
     for number in _FATAL:
         signal.signal(number, lambda *_: None)  # the wake-up descriptor ends the loop
     server = ForkServer(arguments.socket, arguments.lifeline)

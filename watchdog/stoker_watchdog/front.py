@@ -85,7 +85,9 @@ class Front:
         if self._full:
             self._calls.pop(call, None)
             most = self.settings.max_inflight
-            call.refuse(429, _REFUSED, f"Concurrent request limit exceeded. Max concurrent requests: {most}\n")
+            call.refuse(
+                429, _REFUSED, f"Concurrent request limit exceeded. Max concurrent requests: {most}\n"
+            )
         elif 0 < self.settings.concurrency <= self._running:
             self._waiting.append(call)
         else:

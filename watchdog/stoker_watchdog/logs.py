@@ -59,7 +59,9 @@ class LogFile:
                 self._dropped += lines
                 return
             if self._dropped:
-                notice = f"[stoker: {self._dropped} lines dropped here: more than {RATE // 1_000_000} MB a second]"
+                notice = (
+                    f"[stoker: {self._dropped} lines dropped here: more than {RATE // 1_000_000} MB a second]"
+                )
                 self._dropped = 0
                 block = _record(_now(), "-", notice) + block
             self._write_all(block)

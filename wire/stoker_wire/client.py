@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -29,11 +29,26 @@ from stoker_wire.message import (
 _TICK = 1.0
 
 
+class AnswerHead:
+    """The head of an answer: status, end-to-end headers, and the body's length when it was announced.
+
+    Heads that are the same to the byte share one object, so a receiver may keep in `memo` what it derives from one.
+    """
+
+    __slots__ = ("fields", "length", "memo", "status")
+
+    def __init__(self, status: int, fields: list[Field], length: int | None) -> None:
+        self.status = status
+        self.fields = fields
+        self.length = length
+        self.memo: Any = None
+
+
 class Receiver(Protocol):
     """Who sent a request. All calls come from the event loop and must return at once."""
 
-    def answer(self, status: int, fields: list[Field], length: int | None) -> None:
-        """The answer's head: end-to-end headers, and the body's length when it was announced."""
+    def answer(self, head: AnswerHead) -> None:
+        """The answer's head has come."""
 
     def data(self, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -63,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_fields",
         "_got",
+        "_head",
         "_head_only",
         "_hop",
         "_length",
@@ -95,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self._length: int | None = None
         self._status = 0
         self._got = False
+        self._head: AnswerHead | None = None
         self._until_close = False
 
     def __repr__(self) -> str:
@@ -151,6 +168,15 @@ class ClientConnection(asyncio.Protocol):
         if receiver is None:
             self.transport.abort()  # nobody asked: the peer's framing is off, trust it no further
             return
+        if not self._got and not self._head_only and (known := self._pool.known_heads.get(data[: data.find(_END)])):
+            # The very bytes of a head that was parsed before, and its whole body: there is nothing to parse.
+            body = data[data.find(_END) + 4 :]
+            if len(body) == known.length:
+                receiver.answer(known)
+                if body:
+                    receiver.data(body)
+                self._complete()
+                return
         self._got = True
         try:
             self._parser.feed_data(data)
@@ -160,6 +186,8 @@ class ClientConnection(asyncio.Protocol):
             self._break(error)
         if self._receiver is receiver:
             receiver.flush_answer()
+        elif self._head is not None:
+            self._pool.learn(self._head, data)
 
     # httptools callbacks
 
@@ -199,7 +227,8 @@ class ClientConnection(asyncio.Protocol):
             named = named_by(connection) - _USUAL_CONNECTION_TOKENS
             if named:
                 fields = [field for field in fields if field[0].lower() not in named]
-        receiver.answer(status, fields, self._length)
+        self._head = AnswerHead(status, fields, self._length)
+        receiver.answer(self._head)
         if self._head_only:
             self._complete()
 
@@ -213,17 +242,23 @@ class ClientConnection(asyncio.Protocol):
 
     def _complete(self) -> None:
         receiver, self._receiver = self._receiver, None
-        head_only, self._head_only = self._head_only, False
-        self._reset()
-        if head_only:
-            # llhttp waits for the body that the head announced; a fresh parser does not.
-            self._parser = httptools.HttpResponseParser(self)
+        if self._got:
+            self._end_parsed()
         if self._reusable and not self.transport.is_closing():
             self._pool.put(self)
         else:
             self.transport.close()
         if receiver is not None:
             receiver.end()
+
+    def _end_parsed(self) -> None:
+        head = self._head if self._reusable and not self._head_only else None
+        if self._head_only:
+            # llhttp waits for the body that the head announced; a fresh parser does not.
+            self._parser = httptools.HttpResponseParser(self)
+            self._head_only = False
+        self._reset()
+        self._head = head
 
     def _says_keep_alive(self) -> bool:
         return b"close" not in self._hop.get(CONNECTION, b"").lower() and self._parser.get_http_version() == "1.1"
@@ -242,6 +277,9 @@ class ClientConnection(asyncio.Protocol):
             raise error.__context__  # a bug of ours, not of the peer's
 
 
+_END = b"\r\n\r\n"
+_MAX_KNOWN_HEADS = 1024
+_MAX_KNOWN_SIZE = 1024
 _USUAL_CONNECTION_TOKENS = {b"close", b"keep-alive", b"upgrade", b""}
 
 Dialled = Callable[["ClientConnection | None", str], None]
@@ -254,6 +292,7 @@ class Pool:
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
         self._limits = limits
         self._idle: dict[str, list[ClientConnection]] = {}
+        self.known_heads: dict[bytes, AnswerHead] = {}
         self._loop = asyncio.get_running_loop()
         self._dials: set[asyncio.Task[None]] = set()
         self._now = self._loop.time()
@@ -279,6 +318,14 @@ class Pool:
             self._idle[connection.address] = [connection]
         else:
             idle.append(connection)
+
+    def learn(self, head: AnswerHead, data: bytes) -> None:
+        """Remember a head that came with its whole body in one read; replicas send the same few over and over."""
+        end = data.find(_END)
+        if head.length is not None and 0 < end <= _MAX_KNOWN_SIZE and len(data) == end + 4 + head.length:
+            if len(self.known_heads) >= _MAX_KNOWN_HEADS:
+                self.known_heads.clear()
+            self.known_heads[data[:end]] = head
 
     def forget(self, connection: ClientConnection) -> None:
         idle = self._idle.get(connection.address)

@@ -32,6 +32,7 @@ _KIND_BY_NAME: Final = {
 
 _MAX_SPELLINGS: Final = 4096
 _kinds: dict[bytes, int] = {}
+_named: dict[bytes, frozenset[bytes]] = {}
 
 Field = tuple[bytes, bytes]
 
@@ -68,9 +69,14 @@ def field_block(fields: list[Field]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
-def named_by(connection: bytes) -> set[bytes]:
+def named_by(connection: bytes) -> frozenset[bytes]:
     """The header names, lower case, that a `Connection` header makes hop-by-hop."""
-    return {token.strip().lower() for token in connection.split(b",")}
+    named = _named.get(connection)
+    if named is None:
+        named = frozenset(token.strip().lower() for token in connection.split(b","))
+        if len(_named) < _MAX_SPELLINGS:
+            _named[connection] = named
+    return named
 
 
 class Refusal(Exception):

@@ -138,7 +138,7 @@ class Exchange:
         return f"<Exchange {self.method.decode()} {self.target[:60]!r} {state} {self.status or ''}>"
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> bytes:
         """The client's address without the port; empty for a unix socket."""
         return self._connection.peer
 
@@ -303,8 +303,8 @@ class ServerConnection(asyncio.Protocol):
         "_fields",
         "_head_ended",
         "_held",
-        "_host",
         "_hop",
+        "_host",
         "_in_body",
         "_length",
         "_lingers_since",
@@ -342,7 +342,7 @@ class ServerConnection(asyncio.Protocol):
         self._switches = False
         self._unwritten = 0
         self.secure = False
-        self.peer = ""
+        self.peer = b""
         self._reset_head()
 
     def _reset_head(self) -> None:
@@ -354,14 +354,14 @@ class ServerConnection(asyncio.Protocol):
         self._size = 0
 
     def __repr__(self) -> str:
-        return f"<ServerConnection {self.peer or 'unix'} current={self._current!r} queued={len(self._queue)}>"
+        return f"<ServerConnection {self.peer.decode() or 'unix'} current={self._current!r} queued={len(self._queue)}>"
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.peer = peer[0].encode() if isinstance(peer, tuple) else b""
         self.secure = transport.get_extra_info("sslcontext") is not None
         self._server.connections.add(self)
 

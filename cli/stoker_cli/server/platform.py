@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from stoker_cli.server.listening import listen, url
 from stoker_cli.server.supervisor import Child, Supervisor
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.tls import Certificates, ensure_certificates
-from stoker_sdk.atomic import write_atomically
 from stoker_sdk.data_dir import ADMIN, DataDir
+from stoker_sdk.files import write_whole
 
 _DRAIN_SECONDS = 65.0
 _KEPT_FOR_FORK_SERVER = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
@@ -74,9 +73,15 @@ def _start(
     control = supervisor.start(_control(options, run, interpreter, environment))
     for number in range(options.proxies):
         if not supervisor.stopping:
-            supervisor.start(_proxy(options, run, certificates, number, http[number], https[number], environment))
+            # The descriptors are ours for good: a proxy that is started again inherits them once more.
+            sockets = http[number].dup().detach(), https[number].dup().detach()
+            supervisor.start(_proxy(options, run, certificates, number, sockets, environment))
     metrics = json.loads(control)["metrics"] if control else ""
-    return {"http": url("http", http[0]), "https": url("https", https[0]), "metrics": f"http://{metrics}/metrics"}
+    return {
+        "http": url("http", http[0]),
+        "https": url("https", https[0]),
+        "metrics": f"http://{metrics}/metrics",
+    }
 
 
 def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
@@ -86,7 +91,7 @@ def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
     kept = {name: environment[name] for name in _KEPT_FOR_FORK_SERVER if name in environment}
     return Child(
         "the fork server",
-        lambda ready: [sys.executable, "-m", "stoker_watchdog.forkserver", *arguments, str(ready)],
+        lambda ready: [sys.executable, "-P", "-m", "stoker_watchdog.forkserver", *arguments, str(ready)],
         kept | {MARK: str(run.path)},
         (lifeline,),
     )
@@ -95,7 +100,7 @@ def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
 def _control(
     options: ServeOptions, run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]
 ) -> Child:
-    build = [sys.executable, "-m", "stoker_builder", "--data-dir", str(options.data.path)]
+    build = [sys.executable, "-P", "-m", "stoker_builder", "--data-dir", str(options.data.path)]
     if options.first_id:
         build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
     settings = {
@@ -104,13 +109,14 @@ def _control(
         "metrics": f"{options.metrics[0]}:{options.metrics[1]}",
         "python": str(interpreter.python),
         "library": interpreter.stdlib,
+        "library_path": interpreter.library_path,
         "first_id": options.first_id,
         "id_count": options.id_count,
         "build_command": build,
     }
 
     def command(ready: int) -> list[str]:
-        return [sys.executable, "-m", "stoker_gateway.control", json.dumps(settings | {"ready_fd": ready})]
+        return [sys.executable, "-P", "-m", "stoker_gateway.control", json.dumps(settings | {"ready_fd": ready})]
 
     return Child("control", command, environment)
 
@@ -120,14 +126,13 @@ def _proxy(
     run: RunDir,
     certificates: Certificates,
     number: int,
-    http: socket.socket,
-    https: socket.socket,
+    sockets: tuple[int, int],
     environment: Mapping[str, str],
 ) -> Child:
     settings = {
         "number": number,
-        "http_fds": [http.fileno()],
-        "https_fds": [https.fileno()],
+        "http_fds": [sockets[0]],
+        "https_fds": [sockets[1]],
         "control_socket": str(run.control_socket),
         "table_socket": str(run.table_socket),
         "certificate": str(certificates.chain),
@@ -138,17 +143,17 @@ def _proxy(
     }
 
     def command(ready: int) -> list[str]:
-        return [sys.executable, "-m", "stoker_gateway.proxy", json.dumps(settings | {"ready_fd": ready})]
+        return [sys.executable, "-P", "-m", "stoker_gateway.proxy", json.dumps(settings | {"ready_fd": ready})]
 
-    return Child(
-        f"proxy {number}", command, environment, (http.fileno(), https.fileno()), stop_seconds=_DRAIN_SECONDS + 5
-    )
+    return Child(f"proxy {number}", command, environment, sockets, stop_seconds=_DRAIN_SECONDS + 5)
 
 
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     data = options.data
     print(f"stoker: serving on {addresses['http']} and {addresses['https']}")
-    print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
+    print(
+        f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}"
+    )
     if not options.first_id:
         print("stoker: not started as root, so functions run with the rights of this user")
     sys.stdout.flush()
@@ -160,7 +165,7 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
             "dataDir": str(data.path),
             "pid": os.getpid(),
         }
-        write_atomically(options.ready_file, json.dumps(ready, indent=1).encode() + b"\n", 0o644)
+        write_whole(options.ready_file, json.dumps(ready, indent=1).encode() + b"\n", 0o644)
 
 
 def _forget_ready_file(options: ServeOptions) -> None:

@@ -46,6 +46,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     metrics: str
     python: str
     library: list[str]
+    library_path: str
     first_id: int
     id_count: int
     build_command: list[str]
@@ -87,10 +88,12 @@ async def serve(settings: ControlSettings) -> None:
     await provider.close()
 
 
-def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:
+def _make_provider(
+    settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore
+) -> LocalProvider:
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
-    interpreter = Interpreter(settings.python, tuple(settings.library))
+    interpreter = Interpreter(settings.python, tuple(settings.library), settings.library_path)
     launcher = Launcher(data, run, interpreter, ids, secrets.read, own_limits=cgroups is None)
     return LocalProvider(data, run, launcher, Limiter(cgroups))
 
@@ -113,7 +116,9 @@ async def _listen_for_metrics(runner: web.AppRunner, address: str) -> str:
     try:
         await site.start()
     except OSError as error:
-        raise StokerError(f"metrics cannot be served on {address}: {error.strerror}; choose another with --metrics") from error
+        raise StokerError(
+            f"metrics cannot be served on {address}: {error.strerror}; choose another with --metrics"
+        ) from error
     actual = runner.addresses[0]
     return f"{host}:{actual[1]}"
 

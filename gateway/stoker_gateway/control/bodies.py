@@ -10,23 +10,9 @@ import msgspec
 from aiohttp import web
 
 from stoker_gateway.control import go_json
-from stoker_sdk.errors import BadInput
+from stoker_sdk.errors import BadInput, TooLarge, TooSlow
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-class TooLarge(BadInput):
-    """The body is longer than this route takes. HTTP 413."""
-
-    status = 413
-    code = "too-large"
-
-
-class TooSlow(BadInput):
-    """The client stopped sending in the middle of a body. HTTP 408."""
-
-    status = 408
-    code = "too-slow"
 
 
 async def read_struct(request: web.Request, kind: type[T], limit: int) -> T:

@@ -73,7 +73,8 @@ class BuildProcess:
             await self.settle(grace)
         finally:
             self._signal(signal.SIGKILL)
-        await self._process.wait()
+        # With a limit: a daemon that left the group may hold the pipes, for which some Pythons wait as well.
+        await self.settle(grace)
 
     def _signal(self, number: signal.Signals) -> None:
         try:

@@ -18,8 +18,8 @@ import sys
 import msgspec
 import uvloop
 
-from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
+from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
 from stoker_gateway.proxy.proxy import Proxy
 from stoker_sdk.processes import die_with_parent, say_ready
 from stoker_wire.server import Server
@@ -143,9 +143,7 @@ async def _until_idle(server: Server, seconds: float) -> None:
 def main() -> None:
     die_with_parent()
     config = msgspec.json.decode(sys.argv[1], type=ProxyConfig)
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s proxy {config.number} %(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s proxy {config.number} %(levelname)s %(message)s")
     uvloop.run(serve(config))
 
 

@@ -11,8 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from stoker_gateway.proxy.entry import Entry, ReplicaTarget
-from stoker_gateway.proxy.headers import answer_block, error_block, request_head
-from stoker_wire.client import ClientConnection
+from stoker_gateway.proxy.headers import NO_STAMP, answer_block, error_block, pass_on, request_head
+from stoker_wire.client import AnswerHead, ClientConnection
 from stoker_wire.message import Field
 from stoker_wire.server import CHUNKED, IDLE, Exchange
 from stoker_wire.tunnel import Tunnel
@@ -39,10 +39,10 @@ class Call:
         "_path",
         "_proxy",
         "_sent",
+        "_stamp",
         "_target",
         "_tries",
         "begun",
-        "id",
     )
 
     def __init__(self, proxy: Proxy, exchange: Exchange, entry: Entry, path: bytes) -> None:
@@ -59,11 +59,11 @@ class Call:
         self._done = False
         self._tries = 0
         self._head = b""
-        self.id = b""
+        self._stamp = NO_STAMP
         self.begun = monotonic()
 
     def __repr__(self) -> str:
-        return f"<Call {self.id.decode()} {self._entry.key} to {self._target}>"
+        return f"<Call {self._stamp.call_id.decode()} {self._entry.key} to {self._target}>"
 
     # Admission
 
@@ -75,7 +75,7 @@ class Call:
         entry.started += 1
         entry.inflight += 1
         entry.calls[self] = self.begun + entry.timeout
-        self.id, self._head = request_head(self._proxy, exchange, self._path, self.begun)
+        self._stamp, self._head = request_head(self._proxy, exchange, self._path, self.begun)
         if exchange.length > self._proxy.max_body:
             self._fail(413, "client", "body-too-large", f"the body is larger than {self._proxy.max_body} bytes")
         elif entry.waiting or (target := entry.choose(self.begun)) is None:
@@ -175,12 +175,14 @@ class Call:
 
     # Receiver of the answer: the way back
 
-    def answer(self, status: int, fields: list[Field], length: int | None) -> None:
+    def answer(self, head: AnswerHead) -> None:
         seconds = monotonic() - self.begun
         exchange = self._exchange
-        block, streams = answer_block(self._proxy, exchange, fields, self.id, self.begun, seconds)
-        exchange.start(status, block, length)
-        if streams:
+        known = head.memo
+        if known is None:
+            known = head.memo = pass_on(head.fields)
+        exchange.start(head.status, answer_block(self._proxy, exchange, known, self._stamp, seconds), head.length)
+        if known.streams:
             # Events may come for hours: the timeout bounds the silence between them, not the whole.
             self._entry.calls.pop(self, None)
             self._entry.streams[self] = self._proxy.now
@@ -210,14 +212,10 @@ class Call:
         elif not answered and self._may_repeat(connection):
             self._try_elsewhere(f"its connection broke: {reason}")
         else:
-            self._fail(
-                502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}"
-            )
+            self._fail(502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}")
 
     def switched(self, fields: list[Field], transport: asyncio.Transport, behind: bytes) -> None:
-        block, _ = answer_block(
-            self._proxy, self._exchange, fields, self.id, self.begun, monotonic() - self.begun
-        )
+        block = answer_block(self._proxy, self._exchange, pass_on(fields), self._stamp, monotonic() - self.begun)
         client, from_client = self._exchange.switch(block)
         self._connection = None
         self._entry.calls.pop(self, None)
@@ -280,7 +278,7 @@ class Call:
     def _fail(self, status: int, side: str, code: str, reason: str) -> None:
         exchange = self._exchange
         if not exchange.finished:
-            block = error_block(self._proxy, side, code, self.id, retry=status in (429, 503))
+            block = error_block(self._proxy, side, code, self._stamp.call_id, retry=status in (429, 503))
             exchange.respond(status, block, f"{reason}\n".encode())
         self._end(status)
 

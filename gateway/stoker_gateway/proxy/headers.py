@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stoker_wire.message import Field
@@ -16,7 +17,8 @@ from stoker_wire.server import CHUNKED, Exchange
 if TYPE_CHECKING:
     from stoker_gateway.proxy.proxy import Proxy
 
-_CALL_ID, _FORWARDED_FOR, _FORWARDED_HOST, _FORWARDED_PROTO, _REPLACED = range(1, 6)
+_ORDINARY = 1
+_CALL_ID, _FORWARDED_FOR, _FORWARDED_HOST, _FORWARDED_PROTO, _REPLACED = range(2, 7)
 _IN_REQUEST = {
     b"x-call-id": _CALL_ID,
     b"x-forwarded-for": _FORWARDED_FOR,
@@ -24,7 +26,7 @@ _IN_REQUEST = {
     b"x-forwarded-proto": _FORWARDED_PROTO,
     b"x-start-time": _REPLACED,
 }
-_TYPE, _DATE, _DROPPED = range(1, 4)
+_TYPE, _DATE, _DROPPED = range(2, 5)
 _IN_ANSWER = {
     b"content-type": _TYPE,
     b"date": _DATE,
@@ -32,6 +34,7 @@ _IN_ANSWER = {
     b"x-start-time": _DROPPED,
     b"x-duration-seconds": _DROPPED,
 }
+_MAX_SPELLINGS = 4096
 _USABLE_CALL_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -52,15 +55,27 @@ class CallIds:
         return b"%b-%b-4%b-a%b-%b" % (h[:8], h[8:12], h[13:16], h[17:20], h[20:])
 
 
-def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) -> tuple[bytes, bytes]:
-    """The call id, and the request's head as the replica gets it, framing included."""
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (exchange.method, path, exchange.host)]
+@dataclass(slots=True)
+class Stamp:
+    """What marks one call: its id, and the two header lines that go both ways with it."""
+
+    call_id: bytes
+    lines: bytes
+
+
+NO_STAMP = Stamp(b"", b"")
+
+
+def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) -> tuple[Stamp, bytes]:
+    """The call's stamp, and the request's head as the replica gets it, framing included."""
     call_id = b""
-    peer = exchange.peer.encode()
+    peer = exchange.peer
     host, proto = exchange.host, b"https" if exchange.secure else b"http"
+    lines = []
     for field in exchange.fields:
         name, value = field
-        if len(name) < 9 or (known := _IN_REQUEST.get(name.lower())) is None:
+        known = _IN_REQUEST.get(name) or _kind(_IN_REQUEST, name)
+        if known == _ORDINARY:
             lines.append(b"%b: %b\r\n" % field)
         elif known == _CALL_ID:
             call_id = value if _USABLE_CALL_ID.fullmatch(value) else b""
@@ -71,49 +86,65 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
         elif known == _FORWARDED_PROTO:
             proto = value
     call_id = call_id or proxy.call_ids.next()
-    lines.append(
-        b"X-Call-Id: %b\r\nX-Start-Time: %d\r\nX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
-        % (call_id, proxy.wall_nanoseconds(begun), peer, host, proto)
+    stamp = Stamp(call_id, b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (call_id, proxy.wall_nanoseconds(begun)))
+    head = (
+        b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n%b\r\n"
+        % (exchange.method, path, exchange.host, b"".join(lines), stamp.lines, peer, host, proto, _framing(exchange))
     )
+    return stamp, head
+
+
+def _framing(exchange: Exchange) -> bytes:
     if exchange.length == CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    elif exchange.length:
-        lines.append(b"Content-Length: %d\r\n" % exchange.length)
+        return b"Transfer-Encoding: chunked\r\n"
+    if exchange.length:
+        return b"Content-Length: %d\r\n" % exchange.length
     if exchange.upgrade:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % exchange.upgrade)
-    lines.append(b"\r\n")
-    return call_id, b"".join(lines)
+        return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % exchange.upgrade
+    return b""
 
 
-def answer_block(
-    proxy: Proxy, exchange: Exchange, fields: list[Field], call_id: bytes, begun: float, seconds: float
-) -> tuple[bytes, bool]:
-    """The answer's end-to-end headers ready for the wire, and whether it is a stream of events."""
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """What of an answer's headers goes to the client: their lines, and what they say that matters here."""
+
+    lines: bytes
+    has_type: bool
+    has_date: bool
+    streams: bool
+
+
+def pass_on(fields: list[Field]) -> PassedOn:
+    """Sort an answer's end-to-end headers: ours replace those that mark the call."""
     lines = []
     has_type = has_date = streams = False
     for field in fields:
         name = field[0]
-        known = _IN_ANSWER.get(name.lower())
-        if known is None:
-            lines.append(b"%b: %b\r\n" % field)
-            continue
+        known = _IN_ANSWER.get(name) or _kind(_IN_ANSWER, name)
         if known == _DROPPED:
             continue
+        lines.append(b"%b: %b\r\n" % field)
         if known == _TYPE:
             has_type = True
             streams = field[1].startswith(b"text/event-stream")
-        else:
+        elif known == _DATE:
             has_date = True
-        lines.append(b"%b: %b\r\n" % field)
-    if not has_type:
-        lines.append(b"Content-Type: %b\r\n" % _type_of_request(exchange))
-    if not has_date:
-        lines.append(proxy.date_line)
-    lines.append(
-        b"X-Call-Id: %b\r\nX-Start-Time: %d\r\nX-Duration-Seconds: %.6f\r\n"
-        % (call_id, proxy.wall_nanoseconds(begun), seconds)
-    )
-    return b"".join(lines), streams
+    return PassedOn(b"".join(lines), has_type, has_date, streams)
+
+
+def answer_block(proxy: Proxy, exchange: Exchange, passed: PassedOn, stamp: Stamp, seconds: float) -> bytes:
+    """The answer's end-to-end headers ready for the wire."""
+    content_type = b"" if passed.has_type else b"Content-Type: %b\r\n" % _type_of_request(exchange)
+    date = b"" if passed.has_date else proxy.date_line
+    return b"%b%b%b%bX-Duration-Seconds: %.6f\r\n" % (passed.lines, content_type, date, stamp.lines, seconds)
+
+
+def _kind(known: dict[bytes, int], name: bytes) -> int:
+    """What a header is, by its name in a spelling that was not met yet; remembered, since lowering costs more."""
+    kind = known.get(name.lower(), _ORDINARY)
+    if len(known) < _MAX_SPELLINGS:
+        known[name] = kind
+    return kind
 
 
 def error_block(proxy: Proxy, side: str, code: str, call_id: bytes, *, retry: bool) -> bytes:

@@ -23,16 +23,19 @@ from stoker_sdk.ids import UserIds
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import parse_quantity
 
-_LIBRARY_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEFAULT_THREADS = 32
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that functions see: its executable, and its standard library when that is staged elsewhere."""
+    """The Python that functions see: its executable, its standard library when that is staged elsewhere, and the
+    `LD_LIBRARY_PATH` that the executable needs then.
+    """
 
     executable: str = ""
     library: tuple[str, ...] = ()
+    library_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,8 +169,9 @@ class Launcher:
         return self._run.socket(os.urandom(6).hex())
 
     def _basic_environment(self, spec: FunctionSpec, id: str) -> dict[str, str]:
-        return {
-            "PATH": _LIBRARY_PATHS,
+        staged = {"LD_LIBRARY_PATH": self._interpreter.library_path} if self._interpreter.library_path else {}
+        return staged | {
+            "PATH": _PATH,
             "HOME": "/tmp",
             "LANG": "C.UTF-8",
             "OPENFAAS_NAME": spec.service,
@@ -236,9 +240,13 @@ def limits_of(spec: FunctionSpec) -> Limits:
 def describe_limits(limits: Limits, by_cgroup: bool) -> str:
     """One line for `describe`: what is limited, and by what."""
     if by_cgroup:
-        parts = ["memory by control group"] * bool(limits.memory) + ["cpu by control group"] * bool(limits.cores)
+        parts = ["memory by control group"] * bool(limits.memory) + ["cpu by control group"] * bool(
+            limits.cores
+        )
     else:
-        parts = ["memory by RLIMIT_DATA"] * bool(limits.memory) + ["cpu by core affinity (whole cores)"] * bool(limits.cores)
+        parts = ["memory by RLIMIT_DATA"] * bool(limits.memory) + [
+            "cpu by core affinity (whole cores)"
+        ] * bool(limits.cores)
     return ", ".join(parts)
 
 

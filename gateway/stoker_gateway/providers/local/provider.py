@@ -75,7 +75,9 @@ class LocalProvider:
         if record.failure and serving is not None:
             wanted = serving
         elif record.failure:
-            record = msgspec.structs.replace(record, failure="", output=[])  # a restart is a reason to try again
+            record = msgspec.structs.replace(
+                record, failure="", output=[]
+            )  # a restart is a reason to try again
         folder = self._data.function_logs(record.key)
         self._functions[record.key] = LocalFunction(self, record, wanted, serving, folder)
 
@@ -151,8 +153,8 @@ class LocalProvider:
 
     async def scale(self, key: FunctionKey, replicas: int) -> None:
         function = self._find(key)
-        if replicas > MAX_REPLICAS:
-            raise BadInput(f"{replicas} replicas are more than the {MAX_REPLICAS} that one function may have")
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise BadInput(f"{replicas} replicas are not possible: ask for 0 to {MAX_REPLICAS}")
         function.scale(min(replicas, function.record.spec.max_replicas))
 
     async def wake(self, key: FunctionKey) -> None:
@@ -169,6 +171,10 @@ class LocalProvider:
 
     def get(self, key: FunctionKey) -> FunctionStatus:
         return self._find(key).status()
+
+    def route(self, key: FunctionKey) -> Route:
+        """What the proxies were told of the function, or will be."""
+        return self._find(key).route()
 
     async def logs(self, key: FunctionKey, query: LogQuery) -> AsyncIterator[LogLine]:
         folder = self._find(key).log_folder
@@ -238,8 +244,12 @@ class LocalProvider:
         for replica in event.replicas:
             launched = self.launcher.read_settings(replica.id)
             function = self._functions.get(launched.key) if launched else None
-            if launched is None or function is None or not function.adopt(
-                replica.id, replica.pid, replica.ready, launched.revision, launched.socket
+            if (
+                launched is None
+                or function is None
+                or not function.adopt(
+                    replica.id, replica.pid, replica.ready, launched.revision, launched.socket
+                )
             ):
                 self.link.stop(replica.id, 9)
         for function in self._functions.values():

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from stoker_sdk.atomic import write_atomically
 from stoker_sdk.errors import StokerError
+from stoker_sdk.files import write_whole
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 
@@ -78,7 +78,7 @@ class Records:
     def save(self, record: Record) -> None:
         path = self._path(record.key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(record), indent=1))
+        write_whole(path, msgspec.json.format(msgspec.json.encode(record), indent=1))
 
     def delete(self, key: FunctionKey) -> None:
         self._path(key).unlink(missing_ok=True)

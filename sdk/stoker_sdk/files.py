@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes, mode: int) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Put `content` at `path`, in place of what was there. `mode` holds whatever the umask says."""
     temporary = _write_beside(path, content, mode)
     try:

@@ -1,0 +1,45 @@
+"""Real platforms for the tests that want one; see `running_platform` for how to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from running_platform import Platform
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """A running platform, shared by all tests: deploy under names of your own, and kill nothing but replicas."""
+    shared = Platform()
+    try:
+        yield shared.start()
+    finally:
+        _end(shared)
+
+
+@pytest.fixture
+def make_platform(platform: Platform) -> Iterator[Callable[..., Platform]]:
+    """Starts platforms for one test, which may do with them what it likes: `make_platform(proxies=2)`."""
+    made: list[Platform] = []
+
+    def make(**settings: Any) -> Platform:
+        made.append(Platform(like=platform, **settings))
+        return made[-1].start()
+
+    yield make
+    for one in made:
+        _end(one)
+
+
+@pytest.fixture
+def own_platform(make_platform: Callable[..., Platform]) -> Platform:
+    """A running platform for one test."""
+    return make_platform()
+
+
+def _end(platform: Platform) -> None:
+    if platform.log_file.exists():
+        print(platform.log)  # pytest shows it where a test has failed
+    platform.delete()

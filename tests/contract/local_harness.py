@@ -1,0 +1,86 @@
+"""The local provider for the contract tests: a real fork server, real replicas, artefacts written by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stoker_gateway.providers.local.launch import Interpreter, Launcher, RunDir
+from stoker_gateway.providers.local.limiter import Limiter
+from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_sdk.data_dir import DataDir
+from stoker_sdk.errors import NotFound
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.names import FunctionKey
+
+FINE = "def handle(req):\n    print(req)\n    return 'printed'\n"
+BROKEN = "raise ImportError('broken on purpose')\n"
+
+
+class LocalHarness:
+    def __init__(self, data: DataDir, run: RunDir) -> None:
+        self._data = data
+        launcher = Launcher(data, run, Interpreter(), None, _no_secret, own_limits=True)
+        self.local = LocalProvider(data, run, launcher, Limiter(None))
+        self.provider = self.local
+        self._fine = self._artefact(FINE)
+        self._broken = self._artefact(BROKEN)
+
+    def _artefact(self, source: str) -> str:
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        folder = self._data.artefact(digest)
+        (folder / "function").mkdir(parents=True)
+        (folder / "function" / "__init__.py").touch()
+        (folder / "function" / "handler.py").write_text(source)
+        (folder / "artefact.json").write_text(json.dumps({"name": "greet", "mode": "python"}))
+        return f"stoker.local/greet@sha256:{digest}"
+
+    def spec(self, name: str = "greet", **fields: Any) -> FunctionSpec:
+        return FunctionSpec(**({"service": name, "image": self._fine, "namespace": "openfaas-fn"} | fields))
+
+    def broken_spec(self, name: str = "greet") -> FunctionSpec:
+        return self.spec(name, image=self._broken)
+
+    async def print(self, key: FunctionKey, text: str) -> None:
+        target = self.local.route(key).targets[0]
+        reader, writer = await asyncio.open_unix_connection(target.address.removeprefix("unix:"))
+        writer.write(
+            f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+        )
+        assert b"printed" in await reader.read()
+        writer.close()
+
+
+def _no_secret(namespace: str, name: str) -> bytes:
+    raise NotFound(f"secret {name!r} does not exist in {namespace!r}")
+
+
+@asynccontextmanager
+async def local_harness(folder: Path) -> AsyncIterator[LocalHarness]:
+    # Socket paths are short, so the run folder is not below pytest's.
+    with tempfile.TemporaryDirectory(prefix="stk") as short:
+        run = RunDir(Path(short))
+        run.make()
+        reader, writer = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "stoker_watchdog.forkserver", "--socket", str(run.fork_socket), "--ready-fd", str(writer),
+            pass_fds=[writer],
+        )  # fmt: skip
+        os.close(writer)
+        await asyncio.to_thread(os.read, reader, 10)
+        os.close(reader)
+        harness = LocalHarness(DataDir(folder), run)
+        try:
+            yield harness
+        finally:
+            await harness.local.close()
+            process.terminate()
+            await process.wait()
