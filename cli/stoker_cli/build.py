@@ -13,13 +13,9 @@ from stoker_cli.surroundings import Surroundings
 @click.command("build", cls=Command)
 @target_options
 @selection_options
-@click.option(
-    "-b", "--build-arg", multiple=True, metavar="NAME=VALUE", help="A build argument; may be repeated."
-)
+@click.option("-b", "--build-arg", multiple=True, metavar="NAME=VALUE", help="A build argument; may be repeated.")
 @click.pass_obj
-def build(
-    surroundings: Surroundings, target: Target, selection: Selection, build_arg: tuple[str, ...]
-) -> None:
+def build(surroundings: Surroundings, target: Target, selection: Selection, build_arg: tuple[str, ...]) -> None:
     """Build the functions of a stack and print their images; deploy nothing.
 
     The log goes to standard error and the images, one a line, to standard output. The template's test step

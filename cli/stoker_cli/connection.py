@@ -30,9 +30,7 @@ def connected(
     from stoker_sdk.credentials import local_authorization
 
     gateway = gateway_of(target, surroundings, stack)
-    authorization = surroundings.credentials.find(gateway) or local_authorization(
-        gateway, surroundings.data_dir
-    )
+    authorization = surroundings.credentials.find(gateway) or local_authorization(gateway, surroundings.data_dir)
     with client_with(gateway, authorization, target, surroundings, timeout) as client:
         yield client
 
@@ -61,9 +59,7 @@ def gateway_of(target: Target, surroundings: Surroundings, stack: Stack | None =
     return choose_gateway(target.gateway, stack.gateway if stack else "", surroundings.environment)
 
 
-def read_stack(
-    target: Target, surroundings: Surroundings, selection: Selection | None = None
-) -> Stack | None:
+def read_stack(target: Target, surroundings: Surroundings, selection: Selection | None = None) -> Stack | None:
     """The stack named by -f, else the one in the working folder, else None. Its warnings go to standard
     error.
     """
@@ -84,8 +80,7 @@ def required_stack(target: Target, surroundings: Surroundings, selection: Select
     stack = read_stack(target, surroundings, selection)
     if stack is None:
         raise BadUsage(
-            "there is no stack.yml in this folder: name one with -f, "
-            "or start one with `stoker new NAME --lang python3`"
+            "there is no stack.yml in this folder: name one with -f, or start one with `stoker new NAME --lang python3`"
         )
     return stack
 

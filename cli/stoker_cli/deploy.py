@@ -19,12 +19,8 @@ from stoker_sdk.errors import BadUsage
 @target_options
 @selection_options
 @deploy_options
-@click.option(
-    "--name", default="", metavar="NAME", help="The function: of the stack, or with --image a new one."
-)
-@click.option(
-    "--image", default="", metavar="IMAGE", help="The image, in place of the stack's and of a build."
-)
+@click.option("--name", default="", metavar="NAME", help="The function: of the stack, or with --image a new one.")
+@click.option("--image", default="", metavar="IMAGE", help="The image, in place of the stack's and of a build.")
 @click.pass_obj
 def deploy(
     surroundings: Surroundings, target: Target, selection: Selection, rollout: Rollout, name: str, image: str
@@ -53,8 +49,6 @@ def deploy(
     stack = required_stack(target, surroundings, selection)
     functions = select(stack.functions, name or selection.filter, selection.regex)
     if image and len(functions) > 1:
-        raise BadUsage(
-            f"--image is for one function, and {len(functions)} are chosen: choose one with --name"
-        )
+        raise BadUsage(f"--image is for one function, and {len(functions)} are chosen: choose one with --name")
     with connected(target, surroundings, stack) as client:
         deploy_functions(client, stack, functions, rollout, lambda function: needs_build(function, image))

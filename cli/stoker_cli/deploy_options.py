@@ -55,22 +55,14 @@ _OPTIONS = (
     click.option("-l", "--label", **_MANY, help="A label; may be repeated."),
     click.option("--annotation", **_MANY, help="An annotation; may be repeated."),
     click.option("--secret", multiple=True, metavar="NAME", help="A secret to give it; may be repeated."),
-    click.option(
-        "--constraint", multiple=True, metavar="KEY=VALUE", help="Where it may run; may be repeated."
-    ),
+    click.option("--constraint", multiple=True, metavar="KEY=VALUE", help="Where it may run; may be repeated."),
     click.option("--fprocess", default="", metavar="COMMAND", help="The process that the watchdog runs."),
-    click.option(
-        "--cpu-limit", default="", metavar="QUANTITY", help="The most CPU it may use, such as 500m."
-    ),
-    click.option(
-        "--memory-limit", default="", metavar="QUANTITY", help="The most memory it may use, such as 128Mi."
-    ),
+    click.option("--cpu-limit", default="", metavar="QUANTITY", help="The most CPU it may use, such as 500m."),
+    click.option("--memory-limit", default="", metavar="QUANTITY", help="The most memory it may use, such as 128Mi."),
     click.option("--cpu-request", default="", metavar="QUANTITY", help="The CPU to keep free for it."),
     click.option("--memory-request", default="", metavar="QUANTITY", help="The memory to keep free for it."),
     click.option("--readonly", is_flag=True, help="Give it a file system that it cannot write to."),
-    click.option(
-        "--update/--no-update", default=None, help="Change functions that exist already. [default: yes]"
-    ),
+    click.option("--update/--no-update", default=None, help="Change functions that exist already. [default: yes]"),
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
     click.option("--wait-timeout", default="2m", metavar="DURATION", help="The longest wait. [default: 2m]"),

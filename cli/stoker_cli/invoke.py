@@ -29,14 +29,10 @@ request.
 @click.command("invoke", cls=Command)
 @click.argument("name")
 @target_options
-@click.option(
-    "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."
-)
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
 @click.option("--query", multiple=True, metavar="NAME=VALUE", help="A query parameter; may be repeated.")
 @click.option("-X", "-m", "--method", default="POST", metavar="METHOD", help="The method. [default: POST]")
-@click.option(
-    "--content-type", default="text/plain", metavar="TYPE", help="The body's type. [default: text/plain]"
-)
+@click.option("--content-type", default="text/plain", metavar="TYPE", help="The body's type. [default: text/plain]")
 @click.pass_obj
 def invoke(
     surroundings: Surroundings,

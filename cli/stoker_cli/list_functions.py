@@ -17,9 +17,7 @@ from stoker_sdk.function import FunctionStatus
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Show images, states and creation times too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option(
-    "--sort", type=click.Choice(["name", "invocations"]), default="name", help="The order. [default: name]"
-)
+@click.option("--sort", type=click.Choice(["name", "invocations"]), default="name", help="The order. [default: name]")
 @click.pass_obj
 def list_functions(
     surroundings: Surroundings, target: Target, as_json: bool, verbose: bool, quiet: bool, sort: str
@@ -58,10 +56,6 @@ def _narrow(function: FunctionStatus) -> tuple[str, ...]:
 
 
 def _wide(function: FunctionStatus) -> tuple[str, ...]:
-    state = (
-        function.stoker.state
-        if function.stoker
-        else ("ready" if function.available_replicas else "not ready")
-    )
+    state = function.stoker.state if function.stoker else ("ready" if function.available_replicas else "not ready")
     name, invocations, replicas = _narrow(function)
     return name, function.image, invocations, replicas, state, function.created_at

@@ -17,9 +17,7 @@ from stoker_sdk.errors import BadUsage, Unauthorized
 @click.command("login", cls=Command)
 @target_options
 @click.option("-u", "--username", default=ADMIN, metavar="NAME", help="The user. [default: admin]")
-@click.option(
-    "-p", "--password", default=None, metavar="TEXT", help="The password. Others may see it: prefer -s."
-)
+@click.option("-p", "--password", default=None, metavar="TEXT", help="The password. Others may see it: prefer -s.")
 @click.option("-s", "--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.pass_obj
 def login(

@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 @click.option("--follow", is_flag=True, help="Wait for more lines, until Ctrl-C.")
 @click.option("--tail/--no-tail", default=None, help="The same as --follow, by its faas-cli name.")
 @click.option("--lines", type=int, default=-1, metavar="N", help="Only the last N lines. [default: all]")
-@click.option(
-    "--since", default="", metavar="DURATION", help="Only lines younger than this, such as 5m or 2h30m."
-)
-@click.option(
-    "--since-time", default="", metavar="TIME", help="Only lines from then on, such as 2026-01-31T12:00:00Z."
-)
+@click.option("--since", default="", metavar="DURATION", help="Only lines younger than this, such as 5m or 2h30m.")
+@click.option("--since-time", default="", metavar="TIME", help="Only lines from then on, such as 2026-01-31T12:00:00Z.")
 @click.option("--instance", default="", metavar="ID", help="Only lines of this replica.")
 @click.pass_obj
 def logs(

@@ -30,18 +30,12 @@ NEW_STACK = Path("stack.yml")
 
 @click.command("new", cls=Command)
 @click.argument("name")
-@click.option(
-    "--lang", required=True, metavar="TEMPLATE", help="The template; `stoker template list` shows them."
-)
+@click.option("--lang", required=True, metavar="TEMPLATE", help="The template; `stoker template list` shows them.")
 @click.option("-a", "--append", type=FILE, metavar="FILE", help="Add the function to this stack file.")
-@click.option(
-    "-p", "--prefix", default="", metavar="PREFIX", help="In front of the image. [default: $OPENFAAS_PREFIX]"
-)
+@click.option("-p", "--prefix", default="", metavar="PREFIX", help="In front of the image. [default: $OPENFAAS_PREFIX]")
 @click.option("-g", "--gateway", default="", metavar="URL", help="The gateway to write into the stack file.")
 @click.pass_obj
-def new(
-    surroundings: Surroundings, name: str, lang: str, append: Path | None, prefix: str, gateway: str
-) -> None:
+def new(surroundings: Surroundings, name: str, lang: str, append: Path | None, prefix: str, gateway: str) -> None:
     """Start a function: its folder, from a template, and its entry in stack.yml.
 
     \b
@@ -54,9 +48,7 @@ def new(
     template = find_template(lang, PROJECT_TEMPLATES)
     prefix = prefix or surroundings.environment.get("OPENFAAS_PREFIX", "")
     image = f"{prefix.rstrip('/')}/{name}:latest" if prefix else f"{name}:latest"
-    path, text = _stack_file(
-        append, name, template.name, image, normalize_gateway(gateway) if gateway else ""
-    )
+    path, text = _stack_file(append, name, template.name, image, normalize_gateway(gateway) if gateway else "")
     _write(Path(name), template, path, text)
     click.echo(f"Folder: {name} created, from the template {template.name}.")
     click.echo(f"Stack file: {path} {'changed' if append else 'written'}.")
@@ -95,9 +87,7 @@ def _write(folder: Path, template: Template, stack_path: Path, stack_text: str) 
             shutil.rmtree(folder)
             raise
     except OSError as error:
-        raise StokerError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}"
-        ) from None
+        raise StokerError(f"{error.filename or folder} cannot be written: {error.strerror or error}") from None
 
 
 def _write_folder(folder: Path, template: Template) -> None:

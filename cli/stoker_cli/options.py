@@ -51,21 +51,13 @@ _GATEWAY = (
         metavar="URL",
         help="The gateway. [default: the stack's, else $OPENFAAS_URL, else http://127.0.0.1:8080]",
     ),
-    click.option(
-        "-n", "--namespace", default="", metavar="NAME", help="The namespace. [default: openfaas-fn]"
-    ),
+    click.option("-n", "--namespace", default="", metavar="NAME", help="The namespace. [default: openfaas-fn]"),
     click.option("--ca", type=FILE, metavar="FILE", help="Trust the CA certificates in this file as well."),
-    click.option(
-        "--tls-no-verify", is_flag=True, help="Accept any certificate: anybody can then read along."
-    ),
+    click.option("--tls-no-verify", is_flag=True, help="Accept any certificate: anybody can then read along."),
 )
 _SELECTION = (
-    click.option(
-        "--filter", "filter_", default="", metavar="GLOB", help="Only functions that match, such as 'web-*'."
-    ),
-    click.option(
-        "--regex", default="", metavar="REGEX", help="Only functions whose name has a match of this."
-    ),
+    click.option("--filter", "filter_", default="", metavar="GLOB", help="Only functions that match, such as 'web-*'."),
+    click.option("--regex", default="", metavar="REGEX", help="Only functions whose name has a match of this."),
     click.option(
         "--envsubst/--no-envsubst",
         default=True,

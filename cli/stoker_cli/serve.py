@@ -27,14 +27,12 @@ user, functions have that user's rights.
 """
 
 
-class _Address(click.ParamType):
+class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """HOST:PORT; the port may be 0 for any free one."""
 
     name = "HOST:PORT"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             self.fail(f"{value!r} is not an address: write HOST:PORT, such as 127.0.0.1:8080")
@@ -42,17 +40,13 @@ class _Address(click.ParamType):
 
 
 @click.command(cls=Command, help=_HELP)
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR]."
-)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR].")
 @click.option("--http", type=_Address(), default="127.0.0.1:8080", show_default=True)
 @click.option("--https", type=_Address(), default="127.0.0.1:8443", show_default=True)
 @click.option("--metrics", type=_Address(), default="127.0.0.1:8082", show_default=True, help="Prometheus.")
 @click.option("--proxies", type=click.IntRange(1, 64), help="Proxy processes [as many as cores, at most 4].")
 @click.option("--name", "names", multiple=True, help="A further host name or address for the certificate.")
-@click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers."
-)
+@click.option("--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers.")
 @click.option("--max-body", default="2Gi", show_default=True, help="The largest request body of a call.")
 @click.option(
     "--max-waiting",

@@ -37,10 +37,7 @@ def list_templates(as_json: bool) -> None:
     templates = known(PROJECT_TEMPLATES)
     if as_json:
         print_json(
-            [
-                {"name": each.name, "language": each.language, "aliases": list(each.aliases)}
-                for each in templates
-            ]
+            [{"name": each.name, "language": each.language, "aliases": list(each.aliases)} for each in templates]
         )
     else:
         rows = [(each.name, each.language, ", ".join(each.aliases)) for each in templates]

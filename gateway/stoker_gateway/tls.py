@@ -170,9 +170,7 @@ def _general_name(text: str) -> x509.GeneralName | None:
     except ValueError:
         pass
     labels = text.removeprefix("*.").split(".")
-    allowed = all(
-        label and len(label) < 64 and label.replace("-", "").replace("_", "").isalnum() for label in labels
-    )
+    allowed = all(label and len(label) < 64 and label.replace("-", "").replace("_", "").isalnum() for label in labels)
     return x509.DNSName(text) if allowed and text.isascii() and len(text) < 254 else None
 
 
@@ -217,7 +215,5 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_whole(path, pem, 0o600)

@@ -67,9 +67,7 @@ def _add_tree(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:
         except OSError as error:
             raise BadInput(f"{path} cannot be packed: {error.strerror or error}") from None
         if tar.offset > MAX_BYTES:
-            raise BadInput(
-                f"{folder} is larger than {MAX_BYTES >> 20} MiB: a handler folder holds source, not data"
-            )
+            raise BadInput(f"{folder} is larger than {MAX_BYTES >> 20} MiB: a handler folder holds source, not data")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -143,13 +143,9 @@ class ControlClient:
     def build(self, archive: Body) -> Iterator[BuildLine]:
         """Send a build's tar (`archive.pack`) and give the lines of the answer as they come."""
         headers = {"Content-Type": "application/x-tar"}
-        with self._http.stream(
-            "POST", "/system/builds", headers=headers, body=archive, timeout=None
-        ) as response:
+        with self._http.stream("POST", "/system/builds", headers=headers, body=archive, timeout=None) as response:
             if response.status == 404:
-                raise NotFound(
-                    f"{self.gateway} does not build functions: give an image that is built elsewhere"
-                )
+                raise NotFound(f"{self.gateway} does not build functions: give an image that is built elsewhere")
             raise_for_status(response, self.gateway)
             for line in self._http.lines(response):
                 yield self._parse(line, BuildLine)
@@ -187,9 +183,7 @@ class ControlClient:
         try:
             return msgspec.json.decode(text, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise Unavailable(
-                f"{self.gateway} answered what is not this API: is it a Stoker gateway?"
-            ) from None
+            raise Unavailable(f"{self.gateway} answered what is not this API: is it a Stoker gateway?") from None
 
 
 def _revision(answer: Answer) -> int:

@@ -79,9 +79,7 @@ class CredentialStore:
         try:
             config = yaml.safe_load(content)
         except (yaml.YAMLError, RecursionError):
-            raise StokerError(
-                f"{self.path} is not YAML: repair it, or remove it and run `stoker login`"
-            ) from None
+            raise StokerError(f"{self.path} is not YAML: repair it, or remove it and run `stoker login`") from None
         return config if isinstance(config, dict) else {}
 
     def _write(self, config: dict[str, Any]) -> None:

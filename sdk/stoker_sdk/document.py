@@ -45,9 +45,7 @@ class Reading:
         self.left -= 1
         value = Value(self, node, key, place or node.start_mark)
         if self.left < 0:
-            raise value.error(
-                f"the file stands for more than {MAX_VALUES} values: write less, or fewer aliases"
-            )
+            raise value.error(f"the file stands for more than {MAX_VALUES} values: write less, or fewer aliases")
         return value
 
 

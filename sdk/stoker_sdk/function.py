@@ -77,10 +77,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
 
     @property
     def min_replicas(self) -> int:
-        return (
-            _whole_number((self.labels or {}).get("com.openfaas.scale.min", ""), "com.openfaas.scale.min")
-            or 1
-        )
+        return _whole_number((self.labels or {}).get("com.openfaas.scale.min", ""), "com.openfaas.scale.min") or 1
 
     @property
     def max_replicas(self) -> int:
@@ -106,9 +103,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         for key, value in (self.env_vars or {}).items():
             check_environment_key(key)
             if "\0" in value:
-                raise BadInput(
-                    f"environment variable {key!r} holds a NUL character, which no process can be given"
-                )
+                raise BadInput(f"environment variable {key!r} holds a NUL character, which no process can be given")
         for name in self.secrets or []:
             check_secret_name(name)
         self._check_numbers()

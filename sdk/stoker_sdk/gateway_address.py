@@ -37,13 +37,7 @@ def normalize_gateway(address: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
-    if (
-        not valid
-        or any(character.isspace() for character in url)
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
+    if not valid or any(character.isspace() for character in url) or parts.query or parts.fragment or parts.username:
         raise BadInput(f"gateway {address[:120]!r} is not an address: write it as https://HOST:PORT")
     return url
 

@@ -90,9 +90,7 @@ class HttpClient:
     seconds between two reads of an answer.
     """
 
-    def __init__(
-        self, gateway: str, authorization: str = "", trust: Trust = Trust(), timeout: float = 60
-    ) -> None:
+    def __init__(self, gateway: str, authorization: str = "", trust: Trust = Trust(), timeout: float = 60) -> None:
         self.gateway = gateway
         self.timeout = timeout
         self._authorization = authorization
@@ -234,9 +232,7 @@ def raise_for_status(response: urllib3.BaseHTTPResponse, gateway: str) -> None:
 
 def _error(status: int, body: str, gateway: str) -> StokerError:
     if status == 401:
-        return Unauthorized(
-            f"{gateway} does not accept the credentials: run `stoker login --gateway {gateway}`"
-        )
+        return Unauthorized(f"{gateway} does not accept the credentials: run `stoker login --gateway {gateway}`")
     kind = _ERRORS.get(status, StokerError)
     if body and kind is not StokerError:
         return kind(body)

@@ -37,9 +37,7 @@ def check_tree(folder: Path, what: str) -> None:
         path = Path(entry.path)
         if not _resolved(path, what).is_relative_to(root):
             shown = path.relative_to(root)
-            raise BadInput(
-                f"{what}: {str(shown)!r} is a symbolic link that leaves the folder: replace it by a copy"
-            )
+            raise BadInput(f"{what}: {str(shown)!r} is a symbolic link that leaves the folder: replace it by a copy")
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -172,9 +172,7 @@ def parse_stack(
     )
 
 
-def select(
-    functions: tuple[StackFunction, ...], filter_: str = "", regex: str = ""
-) -> tuple[StackFunction, ...]:
+def select(functions: tuple[StackFunction, ...], filter_: str = "", regex: str = "") -> tuple[StackFunction, ...]:
     """The functions whose names match `filter_` (a glob, only `*`) or `regex` (anywhere in the name).
 
     Raises `BadUsage` for both or a bad expression, `NotFound` when there is no match (contract section 9.2).

@@ -29,9 +29,7 @@ def parse_duration(text: str, what: str = "duration") -> float:
         return float(text)
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise BadInput(
-            f"{what} {text[:40]!r} is not a duration: write seconds (30), or units (1m30s, 500ms, 2h)"
-        )
+        raise BadInput(f"{what} {text[:40]!r} is not a duration: write seconds (30), or units (1m30s, 500ms, 2h)")
     return sum(float(number) * _DURATION_SECONDS[unit] for number, unit in parts)
 
 
@@ -49,9 +47,7 @@ def parse_quantity(text: str, what: str = "quantity") -> Decimal:
     """The number that a Kubernetes quantity stands for: bytes for memory, cores for CPU. Raises `BadInput`."""
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
-        raise BadInput(
-            f"{what} {text[:40]!r} is not a quantity: write a number with a unit (128Mi, 1Gi, 200m, 0.5)"
-        )
+        raise BadInput(f"{what} {text[:40]!r} is not a quantity: write a number with a unit (128Mi, 1Gi, 200m, 0.5)")
     number, unit = match.group(1), match.group(2) or ""
     if unit[:1] in ("e", "E") and len(unit) > 1 and unit[1] != "i":
         return Decimal(number + unit)

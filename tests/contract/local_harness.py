@@ -70,10 +70,8 @@ async def local_harness(folder: Path) -> AsyncIterator[LocalHarness]:
         run = RunDir(Path(short))
         run.make()
         reader, writer = os.pipe()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stoker_watchdog.forkserver", "--socket", str(run.fork_socket), "--ready-fd", str(writer),
-            pass_fds=[writer],
-        )  # fmt: skip
+        command = [sys.executable, "-m", "stoker_watchdog.forkserver", "--socket", str(run.fork_socket)]
+        process = await asyncio.create_subprocess_exec(*command, "--ready-fd", str(writer), pass_fds=[writer])
         os.close(writer)
         await asyncio.to_thread(os.read, reader, 10)
         os.close(reader)

@@ -51,9 +51,7 @@ class MemoryHarness:
         self.memory.break_image("broken", "ImportError: broken on purpose")
 
     def spec(self, name: str = "greet", **fields: Any) -> FunctionSpec:
-        return FunctionSpec(
-            **({"service": name, "image": "example/fine:1", "namespace": "openfaas-fn"} | fields)
-        )
+        return FunctionSpec(**({"service": name, "image": "example/fine:1", "namespace": "openfaas-fn"} | fields))
 
     def broken_spec(self, name: str = "greet") -> FunctionSpec:
         return self.spec(name, image="broken")
@@ -169,9 +167,7 @@ async def test_the_minimum_of_replicas_starts(harness: Harness, routes: Routes) 
     await routes.until(lambda: len(routes.targets()) == 2)
 
 
-async def test_creating_what_exists_and_updating_what_does_not_is_refused(
-    harness: Harness, routes: Routes
-) -> None:
+async def test_creating_what_exists_and_updating_what_does_not_is_refused(harness: Harness, routes: Routes) -> None:
     with pytest.raises(NotFound):
         await harness.provider.deploy(harness.spec(), create=False)
     await harness.provider.deploy(harness.spec(), create=True)
@@ -242,9 +238,7 @@ async def test_scaling_up_down_and_to_zero_is_followed_by_the_route(harness: Har
     assert (await until_state(harness, "zero")).message == ""
 
 
-async def test_a_wake_starts_a_function_at_zero_and_changes_nothing_else(
-    harness: Harness, routes: Routes
-) -> None:
+async def test_a_wake_starts_a_function_at_zero_and_changes_nothing_else(harness: Harness, routes: Routes) -> None:
     await deploy_ready(harness, routes)
     before = routes.targets()
     await harness.provider.wake(GREET)

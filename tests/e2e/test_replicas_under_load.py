@@ -157,9 +157,7 @@ async def test_removing_a_function_lets_its_running_calls_finish(platform: Platf
     await asyncio.to_thread(platform.client.remove, "leaves")
     assert {(answer.status, answer.text) for answer in await waiting} == {(200, "whole")}
     assert platform.call("leaves").status == 404
-    await asyncio.to_thread(
-        wait_for, lambda: not set(pids) & set(platform.processes()), "the end of its replica"
-    )
+    await asyncio.to_thread(wait_for, lambda: not set(pids) & set(platform.processes()), "the end of its replica")
 
 
 def _begun(platform: Platform, name: str) -> int:

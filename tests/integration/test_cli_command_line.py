@@ -57,10 +57,7 @@ def test_every_command_has_help_with_an_example(stoker: Shell, name: str) -> Non
     done = stoker(name, "--help")
     assert done.code == 0, done.err
     assert "Usage: stoker" in done.out
-    assert (
-        f"  stoker {ALIASES.get(name, name)} " in done.out
-        or f"stoker {ALIASES.get(name, name)}\n" in done.out
-    )
+    assert f"  stoker {ALIASES.get(name, name)} " in done.out or f"stoker {ALIASES.get(name, name)}\n" in done.out
 
 
 @pytest.mark.parametrize(
@@ -99,9 +96,7 @@ def test_wrong_usage_is_exit_code_2_and_at_most_two_lines(
     [("list",), ("describe", "a"), ("invoke", "a"), ("logs", "a"), ("scale", "a", "1"), ("remove", "a")]
     + [("namespaces",), ("secret", "list"), ("deploy", "--name", "a", "--image", "b"), ("login", "-p", "x")],
 )
-def test_without_a_platform_every_command_says_how_to_start_one(
-    stoker: Shell, arguments: tuple[str, ...]
-) -> None:
+def test_without_a_platform_every_command_says_how_to_start_one(stoker: Shell, arguments: tuple[str, ...]) -> None:
     done = stoker(*arguments)
     assert done.code == 1
     assert "Is Stoker running? Start it with `stoker serve`" in done.err.replace("\n", " ")
@@ -184,7 +179,6 @@ def test_a_bug_is_one_line_and_its_traceback_only_on_demand(stoker: Shell) -> No
     plain, debugged = broken(""), broken("1")
     assert (plain.returncode, debugged.returncode) == (1, 1)
     assert plain.stderr == (
-        "stoker: internal error: TypeError: 'NoneType' object is not callable; "
-        "set STOKER_DEBUG=1 for the traceback\n"
+        "stoker: internal error: TypeError: 'NoneType' object is not callable; set STOKER_DEBUG=1 for the traceback\n"
     )
     assert "Traceback" in debugged.stderr

@@ -56,14 +56,10 @@ def project(stoker: Shell) -> Shell:
 
 
 def deployed(control: RunningControl, name: str = "greet", **settings: object) -> None:
-    control.run(
-        control.provider.deploy(FunctionSpec(name, "image:1", "openfaas-fn", **settings), create=True)
-    )
+    control.run(control.provider.deploy(FunctionSpec(name, "image:1", "openfaas-fn", **settings), create=True))
 
 
-def test_up_builds_what_has_source_deploys_all_and_prints_their_urls(
-    project: Shell, control: RunningControl
-) -> None:
+def test_up_builds_what_has_source_deploys_all_and_prints_their_urls(project: Shell, control: RunningControl) -> None:
     done = project("up")
 
     assert (done.code, done.out.splitlines()) == (
@@ -87,12 +83,8 @@ def test_up_of_the_same_sources_gives_the_same_image_and_no_new_revision(
     assert (after.image, after.stoker) == (before.image, before.stoker)
 
 
-def test_up_stops_at_the_first_failure_and_keeps_what_was_deployed(
-    project: Shell, control: RunningControl
-) -> None:
-    project.file(
-        "stack.yml", STACK + "  broken: {lang: python3, handler: ./greet}\n  later: {image: later:1}\n"
-    )
+def test_up_stops_at_the_first_failure_and_keeps_what_was_deployed(project: Shell, control: RunningControl) -> None:
+    project.file("stack.yml", STACK + "  broken: {lang: python3, handler: ./greet}\n  later: {image: later:1}\n")
     done = project("up")
     assert done.code == 1
     assert done.err.splitlines()[-1] == "stoker: function 'broken': the tests of 'broken' failed"
@@ -143,9 +135,7 @@ def test_deploy_lays_flags_over_the_stack(project: Shell, control: RunningContro
     assert status.read_only_root_filesystem and status.env_process == "cat" and status.constraints == ["a=b"]
 
 
-def test_deploy_without_a_stack_needs_only_a_name_and_an_image(
-    stoker: Shell, control: RunningControl
-) -> None:
+def test_deploy_without_a_stack_needs_only_a_name_and_an_image(stoker: Shell, control: RunningControl) -> None:
     done = stoker("deploy", "--name", "greet", "--image", "example/greet")
     assert done.code == 0, done.err
     assert control.provider.get(GREET).image == "example/greet:latest"
@@ -285,9 +275,7 @@ def test_remove_by_name_and_by_stack(project: Shell, control: RunningControl) ->
 def test_logs_prints_lines_in_order_and_as_json(stoker: Shell, control: RunningControl) -> None:
     deployed(control)
     for number in range(3):
-        control.run(
-            control.provider.print(GREET, f"line {number}\n", instance="greet-0", at="2026-01-31T12:00:00Z")
-        )
+        control.run(control.provider.print(GREET, f"line {number}\n", instance="greet-0", at="2026-01-31T12:00:00Z"))
 
     assert stoker("logs", "greet").out.splitlines() == [
         f"2026-01-31T12:00:00Z greet (greet-0) line {number}" for number in range(3)
@@ -362,9 +350,7 @@ def test_version_shows_the_gateway_when_it_can_be_reached(stoker: Shell, control
     assert control.url in stoker("version").out
 
 
-def test_login_checks_the_password_before_it_is_stored(
-    stoker: Shell, control: RunningControl, tmp_path: Path
-) -> None:
+def test_login_checks_the_password_before_it_is_stored(stoker: Shell, control: RunningControl, tmp_path: Path) -> None:
     elsewhere = {"STOKER_DATA_DIR": str(tmp_path / "nothing")}
     assert "stoker login" in stoker("list", **elsewhere).err
     assert stoker("login", "--password-stdin", stdin=b"wrong", **elsewhere).code == 1
@@ -403,9 +389,7 @@ def on_a_terminal(stoker: Shell, *arguments: str) -> tuple[int, str]:
     terminal, other_end = os.openpty()
     command = [sys.executable, "-m", "stoker_cli", *arguments]
     environment = {**stoker.environment, "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(
-        command, cwd=stoker.folder, env=environment, stdout=subprocess.DEVNULL, stderr=other_end
-    )
+    process = subprocess.Popen(command, cwd=stoker.folder, env=environment, stdout=subprocess.DEVNULL, stderr=other_end)
     os.close(other_end)
     seen = b""
     with os.fdopen(terminal, "rb", buffering=0) as screen:

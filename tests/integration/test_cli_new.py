@@ -64,9 +64,7 @@ def test_own_templates_are_found_beside_the_stack(stoker: Shell) -> None:
         (("greet", "--lang", "python3", "--gateway", "ftp://x"), "gateway 'ftp://x' is not an address"),
     ],
 )
-def test_what_cannot_be_made_leaves_nothing_behind(
-    stoker: Shell, arguments: tuple[str, ...], words: str
-) -> None:
+def test_what_cannot_be_made_leaves_nothing_behind(stoker: Shell, arguments: tuple[str, ...], words: str) -> None:
     stoker.file("taken/keep.txt", "kept")
     stoker.file("bad.yml", "a: [")
     stoker.file("has.yml", "provider:\n  name: openfaas\nfunctions:\n  greet:\n    image: x\n")

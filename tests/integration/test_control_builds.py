@@ -61,9 +61,7 @@ def all_gone(traces: Path) -> bool:
     return not any(is_alive(pid) for pid in pids)
 
 
-async def test_the_upload_reaches_the_builder_whole_and_its_lines_the_client(
-    tmp_path: Path, traces: Path
-) -> None:
+async def test_the_upload_reaches_the_builder_whole_and_its_lines_the_client(tmp_path: Path, traces: Path) -> None:
     async with building(tmp_path, traces) as control:
         lines = await build(control, pieces(b"count\n", 300))
     assert lines[:2] == [{"log": "reading"}, {"log": f"read {300 * 65536} bytes"}]
@@ -84,9 +82,7 @@ async def test_lines_arrive_while_the_build_runs(tmp_path: Path, traces: Path) -
 
 async def test_an_error_of_the_builder_is_passed_on_and_ends_the_answer(tmp_path: Path, traces: Path) -> None:
     async with building(tmp_path, traces) as control:
-        assert await build(control, b"refuse\n") == [
-            {"error": "the handler has no handle()", "code": "bad-input"}
-        ]
+        assert await build(control, b"refuse\n") == [{"error": "the handler has no handle()", "code": "bad-input"}]
 
 
 async def test_a_builder_that_ends_before_the_upload_still_gets_its_word_to_the_client(

@@ -220,9 +220,7 @@ async def test_the_path_may_carry_the_namespace_behind_a_dot(control: Control) -
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fkey", "%00", "a%2Fb", "GREET", "a_b", "%F0%9F%94%A5", "x" * 64])
-async def test_a_name_that_cannot_be_is_refused_before_anything_is_looked_up(
-    control: Control, name: str
-) -> None:
+async def test_a_name_that_cannot_be_is_refused_before_anything_is_looked_up(control: Control, name: str) -> None:
     head = f"GET /system/function/{name} HTTP/1.1\nHost: c\nConnection: close\nAuthorization: Basic {BASIC}"
     answer = await control.raw(head)
     assert answer.startswith(b"HTTP/1.1 400 ")

@@ -77,9 +77,7 @@ async def test_lines_are_chosen_by_tail_since_and_instance(control: Control) -> 
         ("since=2026-01-31T12:00:00", "since"),
     ],
 )
-async def test_an_unreadable_query_is_refused_and_says_what_to_write(
-    control: Control, query: str, word: str
-) -> None:
+async def test_an_unreadable_query_is_refused_and_says_what_to_write(control: Control, query: str, word: str) -> None:
     async with control.client.get(f"/system/logs?name=greet&{query}") as response:
         await assert_error(response, 400, "bad-input", word, "write")
 

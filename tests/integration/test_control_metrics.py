@@ -44,9 +44,7 @@ async def test_calls_have_the_names_labels_and_values_of_the_contract(tmp_path: 
     assert 'gateway_function_invocation_started{function_name="greet.openfaas-fn"} 4.0\n' in text
     assert samples[greet("gateway_function_invocation_inflight")] == 1
     assert samples[greet("gateway_service_count")] == 2
-    buckets = {
-        bound: samples[greet("gateway_functions_seconds_bucket", code="200", le=bound)] for bound in BOUNDS
-    }
+    buckets = {bound: samples[greet("gateway_functions_seconds_bucket", code="200", le=bound)] for bound in BOUNDS}
     assert list(buckets.values()) == [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     assert samples[greet("gateway_functions_seconds_bucket", code="500", le="10")] == 0
     assert samples[greet("gateway_functions_seconds_bucket", code="500", le="+Inf")] == 1

@@ -24,11 +24,7 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
 
 
 def basic(text: str) -> str:
-    return (
-        credentials(*text.split(":", 1))
-        if ":" in text
-        else "Basic " + base64.b64encode(text.encode()).decode()
-    )
+    return credentials(*text.split(":", 1)) if ":" in text else "Basic " + base64.b64encode(text.encode()).decode()
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,7 @@ async def test_a_secret_is_replaced_and_deleted(control: Control) -> None:
     assert await listed(control) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["", None, "../key", "a/b", ".hidden", "Upper", "x" * 254, "a\u0000b", "a b", "é"]
-)
+@pytest.mark.parametrize("name", ["", None, "../key", "a/b", ".hidden", "Upper", "x" * 254, "a\u0000b", "a b", "é"])
 async def test_a_bad_name_is_unprocessable_for_every_verb(control: Control, name: str | None) -> None:
     for method in ("POST", "PUT", "DELETE"):
         body = {"name": name, "value": "v"}
@@ -119,9 +117,7 @@ async def test_one_mebibyte_is_taken_in_both_forms_at_once_and_more_is_not(contr
         assert response.status == 202
     async with control.client.put("/system/secrets", json=body | {"rawValue": raw(most + b"x")}) as response:
         await assert_error(response, 422, "unprocessable", "1048576")
-    async with control.client.put(
-        "/system/secrets", json=body | {"value": "x" * 4 * 1024 * 1024}
-    ) as response:
+    async with control.client.put("/system/secrets", json=body | {"value": "x" * 4 * 1024 * 1024}) as response:
         await assert_error(response, 413, "too-large")
     assert control.secrets.read("openfaas-fn", "big") == most
 

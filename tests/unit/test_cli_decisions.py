@@ -59,9 +59,7 @@ def status(condition: Condition | None, replicas: int = 1, available: int = 0) -
         (status(None, replicas=0), Outcome(is_over=True)),
     ],
 )
-def test_a_rollout_is_over_when_its_revision_or_a_later_one_is(
-    found: FunctionStatus, expected: Outcome
-) -> None:
+def test_a_rollout_is_over_when_its_revision_or_a_later_one_is(found: FunctionStatus, expected: Outcome) -> None:
     assert outcome(found, revision=2) == expected
 
 

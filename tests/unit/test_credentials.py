@@ -58,9 +58,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
         store.find(GATEWAY)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "auths: no", "just text", "auths: [1, {gateway: http://127.0.0.1:8080}]"]
-)
+@pytest.mark.parametrize("text", ["", "auths: no", "just text", "auths: [1, {gateway: http://127.0.0.1:8080}]"])
 def test_a_file_without_logins_holds_none(tmp_path: Path, text: str) -> None:
     store = CredentialStore(tmp_path)
     store.path.write_text(text)

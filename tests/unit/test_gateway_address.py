@@ -25,9 +25,7 @@ from stoker_sdk.gateway_address import (
         (DEFAULT_GATEWAY, "http://stack:1", "http://var:1", DEFAULT_GATEWAY),
     ],
 )
-def test_flag_then_stack_then_variable_then_default(
-    flag: str, stack: str, variable: str, expected: str
-) -> None:
+def test_flag_then_stack_then_variable_then_default(flag: str, stack: str, variable: str, expected: str) -> None:
     assert choose_gateway(flag, stack, {"OPENFAAS_URL": variable}) == expected
 
 
@@ -62,9 +60,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_loopback_is_known_by_the_address_and_not_by_the_look() -> None:
-    assert all(
-        map(is_loopback, ("http://127.0.0.1:8080", "http://127.9.9.9", "https://localhost", "http://[::1]:1"))
-    )
+    assert all(map(is_loopback, ("http://127.0.0.1:8080", "http://127.9.9.9", "https://localhost", "http://[::1]:1")))
     assert not any(
         map(is_loopback, ("http://127.0.0.1.example.org", "http://localhost.example.org", "http://10.0.0.1"))
     )

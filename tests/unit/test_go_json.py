@@ -72,9 +72,7 @@ def test_no_bytes_make_it_fail_in_another_way(body: bytes) -> None:
     decode_or_refuse(body)
 
 
-KEYS = st.sampled_from(
-    ["service", "labels", "limits", "secrets", "envVars", "memory", "readOnlyRootFilesystem"]
-)
+KEYS = st.sampled_from(["service", "labels", "limits", "secrets", "envVars", "memory", "readOnlyRootFilesystem"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 

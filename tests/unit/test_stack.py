@@ -190,8 +190,7 @@ def test_a_bad_value_of_a_function_is_named_with_its_place(body: str, message: s
 def test_an_unknown_key_is_a_warning_that_names_the_nearest_known_one() -> None:
     stack = parse(f"{HEAD}functions:\n  greet:\n    imge: a\n    limits: {{memroy: 1Gi}}\n")
     assert stack.warnings == (
-        "stack.yml:4:5: functions.greet.imge: is not a known key and is ignored; "
-        "the nearest known key is 'image'",
+        "stack.yml:4:5: functions.greet.imge: is not a known key and is ignored; the nearest known key is 'image'",
         "stack.yml:5:14: functions.greet.limits.memroy: is not a known key and is ignored; "
         "the nearest known key is 'memory'",
     )

@@ -39,9 +39,7 @@ async def shake_hands(made: Certificates, name: str) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=server_side)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=client_side, server_hostname=name
-        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_side, server_hostname=name)
         await reader.read()
         writer.close()
 
@@ -94,9 +92,7 @@ def test_the_server_never_outlives_the_authority(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["server.pem", "server.key"])
 @pytest.mark.parametrize("content", [None, b"", b"nonsense"])
-def test_a_server_file_that_is_missing_or_broken_is_made_anew(
-    tmp_path: Path, name: str, content: bytes | None
-) -> None:
+def test_a_server_file_that_is_missing_or_broken_is_made_anew(tmp_path: Path, name: str, content: bytes | None) -> None:
     ensure_certificates(tmp_path, [])
     before = contents(tmp_path)
     (tmp_path / name).unlink()

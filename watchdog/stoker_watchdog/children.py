@@ -28,7 +28,7 @@ def exit_text(status: int) -> str:
 def parent_of(pid: object) -> int:
     """The parent's pid, 0 when there is no such process."""
     try:
-        with open(f"/proc/{int(pid)}/stat", "rb") as stat:  # type: ignore[call-overload]  # noqa: PTH123
+        with open(f"/proc/{int(pid)}/stat", "rb") as stat:  # type: ignore[call-overload]
             return int(stat.read().rpartition(b")")[2].split()[1])
     except (OSError, ValueError, TypeError, IndexError):
         return 0

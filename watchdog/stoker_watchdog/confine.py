@@ -79,7 +79,7 @@ def _limit(settings: Settings) -> None:
 
 
 def _data_size() -> int:
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 (no pathlib in the fork)
+    with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("VmData:"):
                 return int(line.split()[1]) * 1024
@@ -102,4 +102,4 @@ def use_paths(settings: Settings) -> None:
 
 
 def _installed(paths: list[str]) -> set[str]:
-    return {name for path in paths if os.path.isdir(path) for name in os.listdir(path)}  # noqa: PTH112, PTH208
+    return {name for path in paths if os.path.isdir(path) for name in os.listdir(path)}

@@ -39,7 +39,7 @@ class Body:
         self._file.writelines(self._parts)
         self._parts = []
 
-    def bytes(self) -> bytes:
+    def whole(self) -> bytes:
         if self._file is not None:
             self._file.seek(0)
             return self._file.read()
@@ -51,7 +51,7 @@ class Body:
         if self._file is not None:
             self._file.seek(0)
             return self._file
-        return io.BytesIO(self.bytes())
+        return io.BytesIO(self.whole())
 
     def close(self) -> None:
         if self._file is not None:
@@ -119,12 +119,12 @@ class Event:
     @property
     def body(self) -> bytes:
         """The whole body in memory; see `file` for large ones."""
-        return self._body.bytes()
+        return self._body.whole()
 
     @property
     def text(self) -> str:
         """The body as text (UTF-8; bytes that are not become U+FFFD)."""
-        return self._body.bytes().decode("utf-8", "replace")
+        return self._body.whole().decode("utf-8", "replace")
 
     @property
     def file(self) -> IO[bytes]:
@@ -152,9 +152,7 @@ class Context:
 
     __slots__ = ("_secrets", "call_id", "function", "hostname", "namespace", "state")
 
-    def __init__(
-        self, function: str, namespace: str, secrets: str, state: Any = None, call_id: str = ""
-    ) -> None:
+    def __init__(self, function: str, namespace: str, secrets: str, state: Any = None, call_id: str = "") -> None:
         self.function = function
         self.namespace = namespace
         self.hostname = os.environ.get("HOSTNAME") or socket.gethostname()
@@ -174,6 +172,4 @@ class Context:
         try:
             return (Path(self._secrets) / Path(name).name).read_text().removesuffix("\n")
         except OSError:
-            raise KeyError(
-                f"the function has no secret {name!r}: list it under `secrets` in stack.yml"
-            ) from None
+            raise KeyError(f"the function has no secret {name!r}: list it under `secrets` in stack.yml") from None

@@ -50,7 +50,7 @@ class Replica:
 
     id: str
     key: str
-    socket: str
+    path: str
     settings: str
     log: str
     status: socket.socket
@@ -155,8 +155,7 @@ class ForkServer:
             self._retire(command["key"])
         elif operation == "list":
             replicas = [
-                {"id": replica.id, "pid": replica.pid, "ready": replica.ready}
-                for replica in self._replicas.values()
+                {"id": replica.id, "pid": replica.pid, "ready": replica.ready} for replica in self._replicas.values()
             ]
             self._tell({"event": "replicas", "replicas": replicas})
 
@@ -172,13 +171,11 @@ class ForkServer:
 
     def _start(self, command: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
-        replica = Replica(
-            command["id"], command["key"], command["socket"], command["settings"], command["log"], ours
-        )
+        replica = Replica(command["id"], command["key"], command["socket"], command["settings"], command["log"], ours)
         descriptors: list[int] = []
         try:
             descriptors.append(os.open(replica.settings, os.O_RDONLY | os.O_CLOEXEC))
-            listener = _listen(replica.socket, 1024)
+            listener = _listen(replica.path, 1024)
             descriptors.append(listener.detach())
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptors.append(os.open(replica.log, flags, 0o600))
@@ -189,9 +186,9 @@ class ForkServer:
             self._fork(replica, descriptors)
         except OSError as error:
             self._replicas.pop(replica.id, None)
-            self._tell(
-                {"event": "exited", "id": replica.id, "exit": str(error), "failure": f"cannot start: {error}"}
-            )
+            self._forget_source(ours)
+            ours.close()
+            self._tell({"event": "exited", "id": replica.id, "exit": str(error), "failure": f"cannot start: {error}"})
         finally:
             for descriptor in descriptors[:3]:
                 os.close(descriptor)
@@ -230,6 +227,8 @@ class ForkServer:
             _kill(replica.pid, number)  # it may not lead its group yet
         elif replica.pid:
             _kill(replica.pid, number)
+        elif number == signal.SIGKILL and replica.key in self._zygotes:
+            _kill(self._zygotes[replica.key].pid, number)  # it was asked to fork and has not answered
 
     def _reap(self, pidfd: int, replica: Replica, pid: int) -> None:
         self._forget_source(pidfd)
@@ -245,16 +244,20 @@ class ForkServer:
         replica.status.close()
         if replica.pid:
             end_group(replica.pid)  # what the function started and left behind
-        for path in (replica.socket, replica.settings):
+        for path in (replica.path, replica.settings):
             _unlink(path)
         self._tell({"event": "exited", "id": replica.id, "exit": how, "failure": replica.failure})
 
     def _hear_rest(self, replica: Replica) -> None:
         replica.status.setblocking(False)
-        while self._hear_replica(replica):
+        while self._read_status(replica):
             pass
 
-    def _hear_replica(self, replica: Replica) -> bool:
+    def _hear_replica(self, replica: Replica) -> None:
+        self._read_status(replica)
+
+    def _read_status(self, replica: Replica) -> bool:
+        """Take what the replica says of itself; False when there is nothing more."""
         try:
             data = replica.status.recv(_MAX_STATUS)
         except OSError:
@@ -304,6 +307,7 @@ class ForkServer:
         os.close(settings)
         os.close(sink)
         theirs.close()
+        ours.setblocking(False)  # a zygote that does not read must not stop us
         zygote = self._zygotes[key] = Zygote(key, ours, pid)
         self._watch(ours, lambda _: self._hear_zygote(zygote))
 
@@ -321,13 +325,13 @@ class ForkServer:
         elif "id" in message:
             self._adopt(zygote, message)
         elif "exit" in message:
-            replica = self._replicas.get(zygote.replicas.pop(message.get("pid"), ""))
+            replica = self._replicas.get(zygote.replicas.pop(_pid_in(message), ""))
             if replica is not None:
                 self._gone(replica, str(message["exit"])[:200])
 
     def _adopt(self, zygote: Zygote, message: dict[str, Any]) -> None:
         replica = self._replicas.get(str(message["id"]))
-        pid = message.get("pid")
+        pid = _pid_in(message)
         if replica is None or replica.key != zygote.key or replica.pid or parent_of(pid) != zygote.pid:
             return  # the zygote runs a function's code: it may only speak of its own children
         zygote.replicas[pid] = replica.id
@@ -337,12 +341,13 @@ class ForkServer:
         """The zygote has ended; its replicas ended with it (parent-death signal)."""
         self._forget_source(zygote.link)
         zygote.link.close()
+        _kill(zygote.pid, signal.SIGKILL)  # it may only have closed its link, and waiting for it would stop us all
         os.waitpid(zygote.pid, 0)
         if self._zygotes.get(zygote.key) is zygote:
             del self._zygotes[zygote.key]
-        for id in list(zygote.replicas.values()):
-            if id in self._replicas:
-                self._gone(self._replicas[id], "its zygote ended")
+        for replica in list(self._replicas.values()):
+            if replica.id in zygote.replicas.values() or (replica.key == zygote.key and not replica.pid):
+                self._gone(replica, "its zygote ended")
 
     def _retire(self, key: str) -> None:
         """Fork from this zygote no more. It ends by itself when the replicas that it made have ended."""
@@ -369,9 +374,14 @@ def _listen(path: str, backlog: int) -> socket.socket:
 
 def _give_to_owner_of_folder(descriptor: int, path: str) -> None:
     """The log belongs to whom its folder belongs to, who must be able to put it aside when it is full."""
-    folder = os.stat(os.path.dirname(path))  # noqa: PTH120
+    folder = os.stat(os.path.dirname(path))
     if os.geteuid() == 0:
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
+
+
+def _pid_in(message: dict[str, Any]) -> int:
+    pid = message.get("pid")
+    return pid if isinstance(pid, int) else 0
 
 
 def _fork() -> int:
@@ -392,7 +402,7 @@ def _kill(pid: int, number: int) -> None:
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)
     except FileNotFoundError:
         pass
 

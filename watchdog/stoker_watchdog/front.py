@@ -21,7 +21,9 @@ from stoker_wire.server import Exchange
 
 _TICK = 0.1
 _PLAIN = b"Content-Type: text/plain; charset=utf-8\r\n"
-_REFUSED = b"Content-Type: text/plain\r\nX-OpenFaaS-Internal: faas-middleware\r\nX-Stoker-Error: function; max-inflight\r\n"
+_REFUSED = (
+    b"Content-Type: text/plain\r\nX-OpenFaaS-Internal: faas-middleware\r\nX-Stoker-Error: function; max-inflight\r\n"
+)
 
 
 class Front:
@@ -85,9 +87,7 @@ class Front:
         if self._full:
             self._calls.pop(call, None)
             most = self.settings.max_inflight
-            call.refuse(
-                429, _REFUSED, f"Concurrent request limit exceeded. Max concurrent requests: {most}\n"
-            )
+            call.refuse(429, _REFUSED, f"Concurrent request limit exceeded. Max concurrent requests: {most}\n")
         elif 0 < self.settings.concurrency <= self._running:
             self._waiting.append(call)
         else:

@@ -59,14 +59,11 @@ def _takes_event(call: Callable[..., Any]) -> bool:
     positional = [
         parameter
         for parameter in inspect.signature(call).parameters.values()
-        if parameter.kind
-        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
     required = [p for p in positional if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
     if not positional or len(required) > 2:
-        raise HandlerError(
-            f"`handle` takes {len(required)} arguments: define handle(req) or handle(event, context)"
-        )
+        raise HandlerError(f"`handle` takes {len(required)} arguments: define handle(req) or handle(event, context)")
     return len(positional) > 1 or positional[0].kind == positional[0].VAR_POSITIONAL
 
 
@@ -91,9 +88,7 @@ def answer_from(result: Any) -> Answer:
         return Answer(200, _TEXT, result)
     if isinstance(result, list | tuple | bool | int | float):
         return Answer(200, _JSON, _to_json(result))
-    raise HandlerError(
-        f"`handle` returned {type(result).__name__}: return text, bytes, a dict, None or a generator"
-    )
+    raise HandlerError(f"`handle` returned {type(result).__name__}: return text, bytes, a dict, None or a generator")
 
 
 def _answer_from_parts(parts: Mapping[str, Any]) -> Answer:
@@ -122,9 +117,7 @@ def _fields(headers: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
         for one in value if isinstance(value, list | tuple) else (value,):
             field = (str(name).encode("latin-1", "replace"), str(one).encode("utf-8"))
             if not _usable(*field):
-                raise HandlerError(
-                    f"`handle` returned the header {name!r}, whose name or value no header can have"
-                )
+                raise HandlerError(f"`handle` returned the header {name!r}, whose name or value no header can have")
             if field[0].lower() not in _NOT_A_HANDLERS:
                 fields.append(field)
     return fields
@@ -143,9 +136,7 @@ _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH
 
 def _usable(name: bytes, value: bytes) -> bool:
     return (
-        bool(name)
-        and _TOKEN.issuperset(name)
-        and not any((byte < 32 and byte != 9) or byte == 127 for byte in value)
+        bool(name) and _TOKEN.issuperset(name) and not any((byte < 32 and byte != 9) or byte == 127 for byte in value)
     )
 
 

@@ -59,9 +59,7 @@ class LogFile:
                 self._dropped += lines
                 return
             if self._dropped:
-                notice = (
-                    f"[stoker: {self._dropped} lines dropped here: more than {RATE // 1_000_000} MB a second]"
-                )
+                notice = f"[stoker: {self._dropped} lines dropped here: more than {RATE // 1_000_000} MB a second]"
                 self._dropped = 0
                 block = _record(_now(), "-", notice) + block
             self._write_all(block)
@@ -88,7 +86,7 @@ class LogFile:
 
     def _rotate(self) -> None:
         try:
-            os.replace(self._path, self._path + ".1")  # noqa: PTH105
+            os.replace(self._path, self._path + ".1")
             fresh = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError:
             return

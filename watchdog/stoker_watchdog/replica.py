@@ -29,9 +29,7 @@ from stoker_watchdog.settings import Settings, read_settings
 from stoker_wire.limits import Limits
 from stoker_wire.server import Server
 
-_LIMITS = Limits(
-    idle=3600.0
-)  # proxies close idle connections; a replica never does, or calls would meet the close
+_LIMITS = Limits(idle=3600.0)  # proxies close idle connections; a replica never does, or calls would meet the close
 _SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop its turn five times sooner
 
 
@@ -66,9 +64,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"the handler cannot be imported: {error.msg} ({error.filename}, line {error.lineno})"
     if isinstance(error, ImportError):
-        return (
-            f"the handler cannot be imported: {error}; if a package is missing, list it in requirements.txt"
-        )
+        return f"the handler cannot be imported: {error}; if a package is missing, list it in requirements.txt"
     if isinstance(error, MemoryError):
         return "the handler ran out of memory while it started: raise limits.memory"
     return f"the handler failed while it started: {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """Threads for handlers that are plain functions: started when needed, at most so many, results handed to the loop.
 
-`concurrent.futures` makes a future, a condition and several locks for each call; this makes none, and wakes the loop once
-for all results that are there.
+`concurrent.futures` makes a future, a condition and several locks for each call; this makes none, and wakes the loop
+once for all results that are there.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules
             os.environ.setdefault(name, value)
         _preload(modules)
         link = socket.socket(fileno=STATUS)
-        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        if len(os.listdir("/proc/self/task")) > 1:
             link.send(json.dumps({"unfit": "a package starts threads when it is imported"}).encode())
         else:
             gc.collect()

@@ -380,5 +380,7 @@ async def connect(pool: Pool, address: str) -> ClientConnection:
         _, connection = await loop.create_unix_connection(lambda: ClientConnection(pool, address), rest)
     else:
         host, _, port = rest.rpartition(":")
-        _, connection = await loop.create_connection(lambda: ClientConnection(pool, address), host.strip("[]"), int(port))
+        _, connection = await loop.create_connection(
+            lambda: ClientConnection(pool, address), host.strip("[]"), int(port)
+        )
     return connection

@@ -54,9 +54,7 @@ def reason_phrase(status: int) -> bytes:
         return b"Status"
 
 
-STATUS_LINES: Final = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)) for status in range(100, 1000)
-}
+STATUS_LINES: Final = {status: b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)) for status in range(100, 1000)}
 
 
 def has_no_body(status: int) -> bool:

@@ -35,9 +35,7 @@ class _Half(asyncio.Protocol):
 class Tunnel:
     """Joins two transports; `closed` is called once, when both are closing."""
 
-    def __init__(
-        self, client: asyncio.Transport, upstream: asyncio.Transport, closed: Callable[[], None]
-    ) -> None:
+    def __init__(self, client: asyncio.Transport, upstream: asyncio.Transport, closed: Callable[[], None]) -> None:
         self._ends = (client, upstream)
         self._closed: Callable[[], None] | None = closed
         client.set_protocol(_Half(self, client, upstream))

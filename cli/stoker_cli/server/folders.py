@@ -76,9 +76,7 @@ def sweep(run: RunDir) -> None:
             except ProcessLookupError:
                 continue
         if time.monotonic() > deadline:
-            raise StokerError(
-                f"processes of an earlier server do not end: {pids}; end them by hand and start again"
-            )
+            raise StokerError(f"processes of an earlier server do not end: {pids}; end them by hand and start again")
         time.sleep(0.01)
     for folder in (run.sockets, run.settings):
         for path in folder.iterdir():

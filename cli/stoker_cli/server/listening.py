@@ -22,9 +22,7 @@ def listen(address: tuple[str, int], number: int, flag: str) -> list[socket.sock
         return [_open(family, host, port) for _ in range(number)]
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StokerError(
-            f"cannot listen on {host}:{port}: {reason}; choose another address with {flag}"
-        ) from error
+        raise StokerError(f"cannot listen on {host}:{port}: {reason}; choose another address with {flag}") from error
 
 
 def _free_port(family: socket.AddressFamily, host: str, port: int) -> int:

@@ -85,7 +85,7 @@ def _start(
 
 
 def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
-    lifeline, held = os.pipe2(os.O_CLOEXEC)  # `held` stays open in this process for as long as it lives
+    lifeline, _held = os.pipe2(os.O_CLOEXEC)  # `_held` stays open in this process for as long as it lives
     arguments = ["--socket", str(run.fork_socket), "--lifeline", str(lifeline), "--ready-fd"]
     # Replicas are forks of it, so nothing of our environment may be in its memory.
     kept = {name: environment[name] for name in _KEPT_FOR_FORK_SERVER if name in environment}
@@ -97,9 +97,7 @@ def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
     )
 
 
-def _control(
-    options: ServeOptions, run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]
-) -> Child:
+def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]) -> Child:
     build = [sys.executable, "-P", "-m", "stoker_builder", "--data-dir", str(options.data.path)]
     if options.first_id:
         build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
@@ -151,9 +149,7 @@ def _proxy(
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     data = options.data
     print(f"stoker: serving on {addresses['http']} and {addresses['https']}")
-    print(
-        f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}"
-    )
+    print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
     if not options.first_id:
         print("stoker: not started as root, so functions run with the rights of this user")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The control process of one machine: the API on a unix socket, metrics on a port, the local provider, the proxies' table.
+"""The control process of one machine: API on a unix socket, metrics on a port, local provider, the proxies' table.
 
     python -m stoker_gateway.control SETTINGS-JSON
 
@@ -88,9 +88,7 @@ async def serve(settings: ControlSettings) -> None:
     await provider.close()
 
 
-def _make_provider(
-    settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore
-) -> LocalProvider:
+def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
     interpreter = Interpreter(settings.python, tuple(settings.library), settings.library_path)

@@ -51,16 +51,12 @@ async def _build(request: web.Request, stream: LineStream) -> None:
             finished = await _talk(request, process, stream)
         exit_code = await process.settle(config.build_grace)
     except TimeoutError:
-        raise StokerError(
-            f"the build did not end within {config.build_timeout:g} seconds and was stopped"
-        ) from None
+        raise StokerError(f"the build did not end within {config.build_timeout:g} seconds and was stopped") from None
     finally:
         await process.end(config.build_grace)
     if not finished:
         log.error("the builder ended without a result, exit code %s", exit_code)
-        raise StokerError(
-            f"the builder ended without a result (exit code {exit_code}): the platform's log says why"
-        )
+        raise StokerError(f"the builder ended without a result (exit code {exit_code}): the platform's log says why")
 
 
 async def _talk(request: web.Request, process: BuildProcess, stream: LineStream) -> bool:

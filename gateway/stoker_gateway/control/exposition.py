@@ -23,22 +23,16 @@ _BOUNDS = [*(str(bound) for bound in BUCKETS[:7]), "1", "2.5", "5", "10", "+Inf"
 
 def expose(totals: Iterable[FunctionCounters], statuses: Iterable[FunctionStatus], traffic: Traffic) -> bytes:
     """The page of `/metrics`: calls and replicas by function, requests to the control API, this process."""
-    return _plain_text(
-        [*_calls(list(totals)), _replicas(statuses), *_requests(traffic), *PROCESS_COLLECTOR.collect()]
-    )
+    return _plain_text([*_calls(list(totals)), _replicas(statuses), *_requests(traffic), *PROCESS_COLLECTOR.collect()])
 
 
 def _calls(totals: list[FunctionCounters]) -> Iterator[Metric]:
-    ended = CounterMetricFamily(
-        "gateway_function_invocation", "Calls that ended.", labels=("function_name", "code")
-    )
+    ended = CounterMetricFamily("gateway_function_invocation", "Calls that ended.", labels=("function_name", "code"))
     started = Metric(_STARTED, "Calls that began.", "unknown")
     inflight = GaugeMetricFamily(
         "gateway_function_invocation_inflight", "Calls that run or wait now.", labels=("function_name",)
     )
-    seconds = HistogramMetricFamily(
-        "gateway_functions_seconds", "Duration of calls.", labels=("function_name", "code")
-    )
+    seconds = HistogramMetricFamily("gateway_functions_seconds", "Duration of calls.", labels=("function_name", "code"))
     for counted in totals:
         started.add_sample(_STARTED, {"function_name": counted.key}, counted.started)
         inflight.add_metric((counted.key,), counted.inflight)

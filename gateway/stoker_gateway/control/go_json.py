@@ -52,9 +52,7 @@ def _as_go_reads(value: Any, wanted: inspect.Type) -> Any:
 def _fields(value: dict[str, Any], wanted: inspect.StructType) -> dict[str, Any]:
     by_key = {field.encode_name.casefold(): field for field in wanted.fields}
     read: dict[str, Any] = {
-        field.encode_name: ""
-        for field in wanted.fields
-        if field.required and isinstance(field.type, inspect.StrType)
+        field.encode_name: "" for field in wanted.fields if field.required and isinstance(field.type, inspect.StrType)
     }
     for key, one in value.items():
         field = by_key.get(key.casefold())

@@ -50,6 +50,4 @@ async def _totals(control: web.Application) -> list[FunctionCounters]:
         async with asyncio.timeout(control[CONFIG].counters_wait):
             return await control[COUNTERS].totals()
     except TimeoutError:
-        raise Unavailable(
-            "the proxies did not tell their counts in time: the next scrape tries again"
-        ) from None
+        raise Unavailable("the proxies did not tell their counts in time: the next scrape tries again") from None

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from itertools import count
+from typing import Any
 
 from stoker_gateway.counters import FunctionCounters, add_up
 from stoker_gateway.link import (
@@ -50,7 +51,7 @@ class _Connection:
 class Proxies:
     """All connected proxies as one. Implements `Counters`; `route_changed` is the provider's listener."""
 
-    def __init__(self, wake: Callable[[FunctionKey], Awaitable[None]]) -> None:
+    def __init__(self, wake: Callable[[FunctionKey], Coroutine[Any, Any, None]]) -> None:
         self._wake = wake
         self._routes: dict[str, Route] = {}
         self._version = 0
@@ -89,7 +90,7 @@ class Proxies:
             log.warning("a proxy did not take over table version %d within %g s", version, _ACK_SECONDS)
 
     async def totals(self) -> list[FunctionCounters]:
-        """The sum over all proxies, those that have gone included. A proxy that does not answer counts as it last did."""
+        """The sum over all proxies, gone ones included. One that does not answer counts as it last did."""
         question = next(self._questions)
         for connection in self._connections:
             connection.send(Count(question))

@@ -97,9 +97,7 @@ class MemoryProvider:
     def get(self, key: FunctionKey) -> FunctionStatus:
         function = self._find(key)
         wanted = {
-            name: value
-            for name, value in msgspec.structs.asdict(function.spec).items()
-            if name in _STATUS_FIELDS
+            name: value for name, value in msgspec.structs.asdict(function.spec).items() if name in _STATUS_FIELDS
         }
         wanted |= {"name": key.name, "namespace": key.namespace, "created_at": function.created_at}
         return FunctionStatus(
@@ -131,9 +129,7 @@ class MemoryProvider:
         self._settle(function)
         await self._report(key)
 
-    async def print(
-        self, key: FunctionKey, text: str, *, instance: str = "", call: str = "", at: str = ""
-    ) -> None:
+    async def print(self, key: FunctionKey, text: str, *, instance: str = "", call: str = "", at: str = "") -> None:
         """Let a function print a line, for tests; `at` is RFC 3339, and now when empty."""
         function = self._find(key)
         instance = instance or (function.instances or [f"{key.name}-0"])[0]
@@ -147,9 +143,7 @@ class MemoryProvider:
 
     async def _create(self, spec: FunctionSpec, create: bool) -> int:
         if not create:
-            raise NotFound(
-                f"function {spec.service!r} does not exist in namespace {spec.key.namespace!r}: create it"
-            )
+            raise NotFound(f"function {spec.service!r} does not exist in namespace {spec.key.namespace!r}: create it")
         function = _Function(spec, 1, spec.min_replicas, now_rfc3339())
         self._functions[spec.key] = function
         self._settle(function)
@@ -183,9 +177,7 @@ class MemoryProvider:
     def _route(self, function: _Function) -> Route:
         spec = function.spec
         targets = [Target(instance, self._address(instance)) for instance in function.instances]
-        return Route(
-            str(spec.key), spec.timeout, spec.concurrency, targets, "" if targets else function.failure
-        )
+        return Route(str(spec.key), spec.timeout, spec.concurrency, targets, "" if targets else function.failure)
 
     async def _tell_followers(self) -> None:
         async with self._printed:
@@ -194,9 +186,7 @@ class MemoryProvider:
     def _find(self, key: FunctionKey) -> _Function:
         function = self._functions.get(key)
         if function is None:
-            raise NotFound(
-                f"function {key.name!r} does not exist in namespace {key.namespace!r}: deploy it first"
-            )
+            raise NotFound(f"function {key.name!r} does not exist in namespace {key.namespace!r}: deploy it first")
         return function
 
 
@@ -209,9 +199,7 @@ def _condition(function: _Function) -> Condition:
         message=function.failure,
         output=[function.failure] if function.failure else [],
         timeout=format_duration(function.spec.timeout),
-        instances=[
-            Instance(instance, "ready", started_at=function.created_at) for instance in function.instances
-        ],
+        instances=[Instance(instance, "ready", started_at=function.created_at) for instance in function.instances],
     )
 
 

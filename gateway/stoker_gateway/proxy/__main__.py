@@ -122,7 +122,8 @@ async def _listen(config: ProxyConfig, server: Server) -> list[asyncio.Server]:
     loop = asyncio.get_running_loop()
     listeners = []
     for fd in config.http_fds:
-        listeners.append(await loop.create_server(server, sock=socket.socket(fileno=fd), backlog=1024))
+        listener = await loop.create_server(server, sock=socket.socket(fileno=fd), backlog=1024)
+        listeners.append(listener)
     if config.https_fds:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -73,7 +73,8 @@ class Entry:
         self.concurrency = route.concurrency
         self.failure = route.failure
         self.targets = [
-            known.pop(target.id, None) or ReplicaTarget(target.id, target.address) for target in route.targets
+            known.pop(target.id) if target.id in known else ReplicaTarget(target.id, target.address)
+            for target in route.targets
         ]
         if self.targets or self.failure:
             self.woken = False

@@ -87,9 +87,15 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
             proto = value
     call_id = call_id or proxy.call_ids.next()
     stamp = Stamp(call_id, b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (call_id, proxy.wall_nanoseconds(begun)))
-    head = (
-        b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n%b\r\n"
-        % (exchange.method, path, exchange.host, b"".join(lines), stamp.lines, peer, host, proto, _framing(exchange))
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\n%b\r\n" % (
+        exchange.method,
+        path,
+        exchange.host,
+        b"".join(lines),
+        stamp.lines,
+        peer,
+        host,
+        b"X-Forwarded-Proto: %b\r\n%b" % (proto, _framing(exchange)),
     )
     return stamp, head
 

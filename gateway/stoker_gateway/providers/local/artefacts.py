@@ -42,9 +42,7 @@ def read_artefact(data: DataDir, image: str) -> tuple[str, Artefact]:
     except FileNotFoundError:
         raise BadInput(f"image {image!r} is not on this machine: build it here with `stoker build`") from None
     except (OSError, msgspec.DecodeError) as error:
-        raise BadInput(
-            f"image {image!r} cannot be read: {error}; build it again with `stoker build`"
-        ) from error
+        raise BadInput(f"image {image!r} cannot be read: {error}; build it again with `stoker build`") from error
     if artefact.mode != "python":
         raise BadInput(f"image {image!r} is for the mode {artefact.mode!r}, which cannot run here yet")
     return digest, artefact

@@ -58,9 +58,7 @@ class Host(Protocol):
 class LocalFunction:
     """A stored function, its versions, and its replicas."""
 
-    def __init__(
-        self, host: Host, record: Record, wanted: Version, serving: Version | None, logs: Path
-    ) -> None:
+    def __init__(self, host: Host, record: Record, wanted: Version, serving: Version | None, logs: Path) -> None:
         self._host = host
         self._logs = LogFiles(logs, record.key)
         self._log_folder = logs
@@ -186,9 +184,7 @@ class LocalFunction:
         """What proxies must know of this function now."""
         spec = self._wanted.spec
         targets = [
-            Target(replica.id, replica.address)
-            for replica in self._replicas.values()
-            if replica.state == "ready"
+            Target(replica.id, replica.address) for replica in self._replicas.values() if replica.state == "ready"
         ]
         failure = "" if targets else self.record.failure if self._broken else self._trouble
         return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure)
@@ -287,9 +283,7 @@ class LocalFunction:
         if replica.version is not self._wanted:
             return
         log.warning("%s: %s failed: %s", self.key, replica.id, why)
-        if self._wanted is self._serving or (
-            self._serving and self._serving.revision == self._wanted.revision
-        ):
+        if self._wanted is self._serving or (self._serving and self._serving.revision == self._wanted.revision):
             self._back_off(why)
         else:
             self._fail_rollout(why, self._logs.last_lines(replica.id, _OUTPUT_LINES))
@@ -366,8 +360,7 @@ class LocalFunction:
             timeout=format_duration(self._wanted.spec.timeout),
             restarts=self.restarts,
             instances=[
-                Instance(id=r.id, state=r.state, pid=r.pid, started_at=r.started_at)
-                for r in self._replicas.values()
+                Instance(id=r.id, state=r.state, pid=r.pid, started_at=r.started_at) for r in self._replicas.values()
             ],
         )
 

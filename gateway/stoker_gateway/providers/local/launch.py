@@ -69,7 +69,7 @@ class RunDir:
         return self.path / "secrets"
 
     def make(self) -> None:
-        """Make the folders; only `secrets` can be passed through by other users, who have folders of their own there."""
+        """Make the folders; other users can pass through `secrets` alone, where they have folders of their own."""
         self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.path.chmod(0o711)
         for folder, mode in ((self.sockets, 0o700), (self.settings, 0o700), (self.secrets, 0o711)):
@@ -101,7 +101,7 @@ class Launched(msgspec.Struct, frozen=True):
 
 
 class Launcher:
-    """Prepares replicas. `read_secret(namespace, name)` gives a secret's bytes; `own_limits`: replicas limit themselves."""
+    """Prepares replicas. `read_secret(namespace, name)` gives bytes; with `own_limits` replicas limit themselves."""
 
     def __init__(
         self,
@@ -240,13 +240,11 @@ def limits_of(spec: FunctionSpec) -> Limits:
 def describe_limits(limits: Limits, by_cgroup: bool) -> str:
     """One line for `describe`: what is limited, and by what."""
     if by_cgroup:
-        parts = ["memory by control group"] * bool(limits.memory) + ["cpu by control group"] * bool(
+        parts = ["memory by control group"] * bool(limits.memory) + ["cpu by control group"] * bool(limits.cores)
+    else:
+        parts = ["memory by RLIMIT_DATA"] * bool(limits.memory) + ["cpu by core affinity (whole cores)"] * bool(
             limits.cores
         )
-    else:
-        parts = ["memory by RLIMIT_DATA"] * bool(limits.memory) + [
-            "cpu by core affinity (whole cores)"
-        ] * bool(limits.cores)
     return ", ".join(parts)
 
 

@@ -75,9 +75,7 @@ class LocalProvider:
         if record.failure and serving is not None:
             wanted = serving
         elif record.failure:
-            record = msgspec.structs.replace(
-                record, failure="", output=[]
-            )  # a restart is a reason to try again
+            record = msgspec.structs.replace(record, failure="", output=[])  # a restart is a reason to try again
         folder = self._data.function_logs(record.key)
         self._functions[record.key] = LocalFunction(self, record, wanted, serving, folder)
 
@@ -247,9 +245,7 @@ class LocalProvider:
             if (
                 launched is None
                 or function is None
-                or not function.adopt(
-                    replica.id, replica.pid, replica.ready, launched.revision, launched.socket
-                )
+                or not function.adopt(replica.id, replica.pid, replica.ready, launched.revision, launched.socket)
             ):
                 self.link.stop(replica.id, 9)
         for function in self._functions.values():
