@@ -29,6 +29,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker_watchdog.children import end_group, exit_text, parent_of
+from stoker_watchdog.orphans import (
+    StillThere,
+    become_reaper,
+    environment_of,
+    has_ended,
+    own_children,
+    sweep,
+    user_of,
+)
 from stoker_watchdog.replica import run_replica
 from stoker_watchdog.zygote import run_zygote
 
@@ -40,13 +49,17 @@ MAX_ZYGOTES = 32
 _MAX_STATUS = 64 * 1024
 _CONTROL_SECONDS = 2.0
 _END_SECONDS = 5.0
+_KILL_SECONDS = 1.0
 _RETIRE = b"!"
 _FATAL = (signal.SIGTERM, signal.SIGINT)
+RUN = "STOKER_RUN"
+"""The environment variable that everything below a fork server carries; its value is the run folder."""
+_REPLICA = b"STOKER_REPLICA"
 
 
 @dataclass
 class Replica:
-    """One replica that runs. `pid` is 0 until its zygote has told it."""
+    """One replica that runs. `pid` is 0 until its zygote has told it; `user` is its function's."""
 
     id: str
     key: str
@@ -54,6 +67,7 @@ class Replica:
     settings: str
     log: str
     status: socket.socket
+    user: int
     pid: int = 0
     ready: bool = False
     heard: bytes = b""
@@ -77,6 +91,7 @@ class ForkServer:
         self._selector = selectors.DefaultSelector()
         self._replicas: dict[str, Replica] = {}
         self._zygotes: OrderedDict[str, Zygote] = OrderedDict()
+        self._zygote_pids: set[int] = set()
         self._unfit: set[str] = set()
         self._controls: dict[socket.socket, bytes] = {}
         self._running = True
@@ -88,7 +103,7 @@ class ForkServer:
         signalled.setblocking(False)
         signal.set_wakeup_fd(signalled.fileno())
         self._wakeup = (wakeup, signalled)
-        self._watch(wakeup, self._end)
+        self._watch(wakeup, self._hear_signal)
 
     def run(self) -> None:
         while self._running:
@@ -109,6 +124,9 @@ class ForkServer:
             self._turn(0.05)
         for id in list(self._replicas):
             self._stop(id, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_SECONDS
+        while self._replicas and time.monotonic() < deadline:
+            self._turn(0.05)
 
     def _watch(self, source: Any, callback: Callable[[Any], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, callback)
@@ -119,8 +137,15 @@ class ForkServer:
         except KeyError:
             pass  # it was quiet already
 
-    def _end(self, _: Any) -> None:
+    def _end(self, source: Any) -> None:
+        self._forget_source(source)
         self._running = False
+
+    def _hear_signal(self, wakeup: socket.socket) -> None:
+        if set(wakeup.recv(4096)).isdisjoint(_FATAL):
+            self._tend_orphans()
+        else:
+            self._running = False
 
     # Control
 
@@ -171,7 +196,7 @@ class ForkServer:
 
     def _start(self, command: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
-        replica = Replica(command["id"], command["key"], command["socket"], command["settings"], command["log"], ours)
+        replica = Replica(command["id"], command["key"], command["socket"], command["settings"], command["log"], ours, _owner_of_folder(command["log"]))
         descriptors: list[int] = []
         try:
             descriptors.append(os.open(replica.settings, os.O_RDONLY | os.O_CLOEXEC))
@@ -246,7 +271,25 @@ class ForkServer:
             end_group(replica.pid)  # what the function started and left behind
         for path in (replica.path, replica.settings):
             _unlink(path)
+        self._tend_orphans()
         self._tell({"event": "exited", "id": replica.id, "exit": how, "failure": replica.failure})
+
+    # What functions leave behind
+
+    def _tend_orphans(self) -> None:
+        """Processes that lost their parent are our children now: end those whose replica has ended."""
+        known = self._zygote_pids.union(replica.pid for replica in self._replicas.values())
+        for pid in own_children():
+            if pid not in known and not has_ended(pid) and self._is_left_behind(pid):
+                _kill(pid, signal.SIGKILL)
+
+    def _is_left_behind(self, pid: int) -> bool:
+        user = user_of(pid)
+        id = environment_of(pid).get(_REPLICA)
+        if id is None:  # a plain fork has our environment, and a careful one none: as root its user tells
+            return all(replica.user != user for replica in self._replicas.values())
+        replica = self._replicas.get(id.decode(errors="replace"))
+        return replica is None or replica.user != user
 
     def _hear_rest(self, replica: Replica) -> None:
         replica.status.setblocking(False)
@@ -308,6 +351,7 @@ class ForkServer:
         os.close(sink)
         theirs.close()
         ours.setblocking(False)  # a zygote that does not read must not stop us
+        self._zygote_pids.add(pid)
         zygote = self._zygotes[key] = Zygote(key, ours, pid)
         self._watch(ours, lambda _: self._hear_zygote(zygote))
 
@@ -343,6 +387,7 @@ class ForkServer:
         zygote.link.close()
         _kill(zygote.pid, signal.SIGKILL)  # it may only have closed its link, and waiting for it would stop us all
         os.waitpid(zygote.pid, 0)
+        self._zygote_pids.discard(zygote.pid)
         if self._zygotes.get(zygote.key) is zygote:
             del self._zygotes[zygote.key]
         for replica in list(self._replicas.values()):
@@ -370,6 +415,13 @@ def _listen(path: str, backlog: int) -> socket.socket:
         os.umask(old_mask)
     listener.listen(backlog)
     return listener
+
+
+def _owner_of_folder(path: str) -> int:
+    try:
+        return os.stat(os.path.dirname(path)).st_uid
+    except OSError:
+        return -1
 
 
 def _give_to_owner_of_folder(descriptor: int, path: str) -> None:
@@ -416,8 +468,10 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s forkserver %(levelname)s %(message)s"
     )
-    for number in _FATAL:
-        signal.signal(number, lambda *_: None)  # the wake-up descriptor ends the loop
+    for number in (*_FATAL, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)  # the wake-up descriptor tells the loop
+    _sweep()
+    become_reaper()
     server = ForkServer(arguments.socket, arguments.lifeline)
     gc.collect()
     gc.freeze()
@@ -428,6 +482,17 @@ def main() -> None:
             pass  # started again: nobody waits
         os.close(arguments.ready_fd)
     server.run()
+    _sweep()
+
+
+def _sweep() -> None:
+    """End what an earlier fork server of this run folder left, or what our own replicas do."""
+    if run := os.environ.get(RUN):
+        try:
+            sweep(RUN, run)
+        except StillThere as error:
+            log.error("%s", error)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
-"""The data folder's lock, the run folder, and what an earlier server left behind."""
+"""The data folder's lock, and the run folder."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
-import signal
+import shutil
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import StokerError
-
-MARK = "STOKER_RUN"
-"""The environment variable that every process below the fork server carries; its value is the run folder."""
-_SWEEP_SECONDS = 5.0
 
 
 def lock_data_folder(data: DataDir) -> int:
@@ -53,10 +48,17 @@ def make_run_folder(data: DataDir, environment: Mapping[str, str]) -> RunDir:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise StokerError(f"{base} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR")
         run = RunDir(base / name)
+        remove_run_folder(run)  # a server that was killed left its own
         run.make()
     except OSError as error:
         raise StokerError(f"the run folder {base / name} cannot be made: {error.strerror}") from error
     return run
+
+
+def remove_run_folder(run: RunDir) -> None:
+    """Remove its sockets, and the settings and secrets that replicas were given. Raises OSError."""
+    if run.path.exists():
+        shutil.rmtree(run.path)
 
 
 def _base(environment: Mapping[str, str]) -> Path:
@@ -64,35 +66,3 @@ def _base(environment: Mapping[str, str]) -> Path:
         return Path("/run/stoker")
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) / "stoker" if runtime.startswith("/") else Path(f"/tmp/stoker-{os.geteuid()}")
-
-
-def sweep(run: RunDir) -> None:
-    """End what an earlier server on this data folder left: its processes, then its sockets and settings."""
-    deadline = time.monotonic() + _SWEEP_SECONDS
-    while pids := list(_marked(run)):
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > deadline:
-            raise StokerError(f"processes of an earlier server do not end: {pids}; end them by hand and start again")
-        time.sleep(0.01)
-    for folder in (run.sockets, run.settings):
-        for path in folder.iterdir():
-            path.unlink()
-    for path in (run.control_socket, run.table_socket, run.fork_socket):
-        path.unlink(missing_ok=True)
-
-
-def _marked(run: RunDir) -> Iterator[int]:
-    mark = f"{MARK}={run.path}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                environment = (entry / "environ").read_bytes()
-                zombie = b") Z " in (entry / "stat").read_bytes()
-            except OSError:
-                continue  # it has ended, or is somebody else's
-            if mark in environment.split(b"\0") and not zombie:
-                yield int(entry.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
-from stoker_cli.server.folders import MARK, lock_data_folder, make_run_folder, sweep
+from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
 from stoker_cli.server.supervisor import Child, Supervisor
 from stoker_gateway.providers.local.launch import RunDir
@@ -23,6 +23,8 @@ from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.files import write_whole
 
 _DRAIN_SECONDS = 65.0
+_RUN = "STOKER_RUN"
+"""By this variable the fork server, and nobody else, finds what an earlier one of this run folder left."""
 _KEPT_FOR_FORK_SERVER = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
 
 
@@ -45,21 +47,26 @@ class ServeOptions:
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Raises `StokerError` when the platform cannot start."""
-    supervisor = Supervisor()
     lock = lock_data_folder(options.data)
     try:
         run = make_run_folder(options.data, environment)
-        sweep(run)
         _forget_ready_file(options)
+        _serve(Supervisor(), options, run, environment)
+        return 0
+    finally:
+        os.close(lock)
+
+
+def _serve(supervisor: Supervisor, options: ServeOptions, run: RunDir, environment: Mapping[str, str]) -> None:
+    try:
         addresses = _start(supervisor, options, run, environment)
         if not supervisor.stopping:
             _announce(options, addresses)
         supervisor.watch()
-        return 0
     finally:
         _forget_ready_file(options)
         supervisor.stop()
-        os.close(lock)
+        remove_run_folder(run)
 
 
 def _start(
@@ -92,7 +99,7 @@ def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
     return Child(
         "the fork server",
         lambda ready: [sys.executable, "-P", "-m", "stoker_watchdog.forkserver", *arguments, str(ready)],
-        kept | {MARK: str(run.path)},
+        kept | {_RUN: str(run.path)},
         (lifeline,),
     )
 

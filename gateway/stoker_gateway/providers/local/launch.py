@@ -1,14 +1,14 @@
 """Everything a replica needs on disk before it is forked: its settings, its secrets, its log folder.
 
-Folders belong to the function's own user where the platform is root, so that no other function can read them; the
-settings hold its environment, and only the platform's user may read them.
+Where the platform is root, a function's log folder is its own user's and its secrets can be read by its group, so that no
+other function can; the settings hold its environment, and only the platform's user may read them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,6 +157,17 @@ class Launcher:
             file.write(msgspec.json.encode(settings))
         return path
 
+    def tidy(self, living: Collection[str]) -> None:
+        """Remove the settings and sockets of all replicas but those; what removes its own may have been killed."""
+        launched = [self.read_settings(id) for id in living]
+        sockets = {one.socket for one in launched if one is not None}
+        for path in self._run.settings.iterdir():
+            if path.stem not in living:
+                path.unlink(missing_ok=True)
+        for path in self._run.sockets.iterdir():
+            if str(path) not in sockets:
+                path.unlink(missing_ok=True)
+
     def read_settings(self, id: str) -> Launched | None:
         """What was written for a replica that runs, by an earlier process perhaps; None when that cannot be read."""
         try:
@@ -211,18 +222,17 @@ class Launcher:
             shutil.rmtree(folder, ignore_errors=True)
             return
         folder.mkdir(mode=0o700, exist_ok=True)
+        # Whoever may write to a folder can put a link where root is about to write: the function may only read.
+        _let_read(folder, user, 0o550)
         for old in set(os.listdir(folder)) - set(spec.secrets):
             (folder / old).unlink()
         for name in spec.secrets:
             temporary = folder / f".{name}"
             temporary.unlink(missing_ok=True)
-            temporary.touch(mode=0o400)
-            temporary.chmod(0o600)
+            temporary.touch(mode=0o600)
             temporary.write_bytes(self._read_secret(spec.key.namespace, name))
-            temporary.chmod(0o400)
-            _give(temporary, user)
+            _let_read(temporary, user, 0o440)
             temporary.replace(folder / name)
-        _give(folder, user)
 
     def forget(self, key: FunctionKey) -> None:
         """The function is gone: so are its secrets and logs."""
@@ -251,6 +261,13 @@ def describe_limits(limits: Limits, by_cgroup: bool) -> str:
 def _give(path: Path, user: int) -> None:
     if user >= 0:
         os.chown(path, user, user)
+
+
+def _let_read(path: Path, user: int, mode: int) -> None:
+    """Give a file of ours to the function's group; where it is our own user, the mode alone keeps it from writing."""
+    if user >= 0:
+        os.chown(path, -1, user)
+        path.chmod(mode)
 
 
 def _number(text: str, default: int) -> int:

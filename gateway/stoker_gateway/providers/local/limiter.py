@@ -35,6 +35,12 @@ class Limiter:
                 log.warning("%s is not limited: %s", id, error)
 
     def remove(self, id: str) -> None:
-        if self._cgroups is not None and id in self._grouped:
+        """Also for replicas that an earlier control process has put into their groups."""
+        if self._cgroups is not None:
             self._grouped.discard(id)
             self._cgroups.remove(id)
+
+    def tidy(self) -> None:
+        """Remove every group without a process: a control process that was killed could not."""
+        if self._cgroups is not None:
+            self._cgroups.clear()

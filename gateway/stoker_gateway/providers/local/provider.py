@@ -239,6 +239,8 @@ class LocalProvider:
             function.exited(event.id, event.exit, event.failure)
 
     def _adopt(self, event: Event) -> None:
+        self.launcher.tidy({replica.id for replica in event.replicas})
+        self.limiter.tidy()
         for replica in event.replicas:
             launched = self.launcher.read_settings(replica.id)
             function = self._functions.get(launched.key) if launched else None
