@@ -37,8 +37,8 @@ def keep_descriptors(listener: int | None, log: int, status: int) -> None:
     os.closerange(STATUS + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def confine(settings: Settings) -> None:
-    """Own session, limits, user, environment, folder; killed when the parent ends."""
+def confine(settings: Settings, parent: int) -> None:
+    """Own session, limits, user, environment, folder; killed when the parent, a pid, ends."""
     if os.getpid() != os.getsid(0):
         os.setsid()
     signal.set_wakeup_fd(-1)
@@ -56,6 +56,8 @@ def confine(settings: Settings) -> None:
     # A change of user makes /proc/self root's, which common libraries stumble over; it is our own user's again.
     _prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it has ended before we could ask for the signal
     os.environ.clear()
     os.environ.update(settings.environment)
     os.chdir(settings.code or "/")

@@ -95,6 +95,7 @@ class ForkServer:
         self._unfit: set[str] = set()
         self._controls: dict[socket.socket, bytes] = {}
         self._running = True
+        self._pid = os.getpid()
         self._listener = _listen(path, 16)
         self._watch(self._listener, self._accept)
         if lifeline >= 0:
@@ -180,7 +181,8 @@ class ForkServer:
             self._retire(command["key"])
         elif operation == "list":
             replicas = [
-                {"id": replica.id, "pid": replica.pid, "ready": replica.ready} for replica in self._replicas.values()
+                {"id": replica.id, "pid": replica.pid, "ready": replica.ready, "stopping": bool(replica.stop)}
+                for replica in self._replicas.values()
             ]
             self._tell({"event": "replicas", "replicas": replicas})
 
@@ -196,7 +198,15 @@ class ForkServer:
 
     def _start(self, command: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
-        replica = Replica(command["id"], command["key"], command["socket"], command["settings"], command["log"], ours, _owner_of_folder(command["log"]))
+        replica = Replica(
+            command["id"],
+            command["key"],
+            command["socket"],
+            command["settings"],
+            command["log"],
+            ours,
+            _owner_of_folder(command["log"]),
+        )
         descriptors: list[int] = []
         try:
             descriptors.append(os.open(replica.settings, os.O_RDONLY | os.O_CLOEXEC))
@@ -231,7 +241,7 @@ class ForkServer:
                 return
         pid = _fork()
         if pid == 0:
-            run_replica(*descriptors)
+            run_replica(*descriptors, self._pid)
         self._follow(replica, pid)
         pidfd = os.pidfd_open(pid)
         self._watch(pidfd, lambda fd: self._reap(fd, replica, pid))
@@ -346,7 +356,7 @@ class ForkServer:
         sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         pid = _fork()
         if pid == 0:
-            run_zygote(settings, sink, theirs.fileno(), modules)
+            run_zygote(settings, sink, theirs.fileno(), modules, self._pid)
         os.close(settings)
         os.close(sink)
         theirs.close()

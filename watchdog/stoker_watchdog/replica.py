@@ -33,13 +33,13 @@ _LIMITS = Limits(idle=3600.0)  # proxies close idle connections; a replica never
 _SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop its turn five times sooner
 
 
-def run_replica(settings_descriptor: int, listener: int, log: int, status: int) -> NoReturn:
+def run_replica(settings_descriptor: int, listener: int, log: int, status: int, parent: int) -> NoReturn:
     """The main function of a fresh fork, of the fork server or of a zygote. Never returns."""
     code = 1
     try:
         settings = read_settings(settings_descriptor)
         keep_descriptors(listener, log, status)
-        confine(settings)
+        confine(settings, parent)
         stream = logs.install(settings.log)
         use_paths(settings)
         code = _serve(settings, stream)

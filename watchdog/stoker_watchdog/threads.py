@@ -26,22 +26,22 @@ class Threads:
         self._most = most
         self._work: SimpleQueue[Work] = SimpleQueue()
         self._count = 0
-        self._idle = 0
+        self._idle: deque[None] = deque()  # one entry for each idle thread: its changes are atomic, a number's are not
         self._posts: deque[tuple[Callable[..., None], Any, Any]] = deque()
         self._woken = False
         threading.stack_size(_STACK)
 
     def run(self, work: Work) -> None:
-        if self._idle <= self._work.qsize() and self._count < self._most:
+        if len(self._idle) <= self._work.qsize() and self._count < self._most:
             self._count += 1
             threading.Thread(target=self._serve, name=f"handler-{self._count}", daemon=True).start()
         self._work.put(work)
 
     def _serve(self) -> None:
         while True:
-            self._idle += 1
+            self._idle.append(None)
             work = self._work.get()
-            self._idle -= 1
+            self._idle.pop()
             work()
 
     def post(self, function: Callable[..., None], first: Any, second: Any) -> None:

@@ -27,13 +27,13 @@ _SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_
 _MAX_MESSAGE = 256
 
 
-def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules: list[str]) -> NoReturn:
+def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules: list[str], parent: int) -> NoReturn:
     """The main function of a zygote, a fresh fork of the fork server, to which `link_descriptor` leads."""
     code = 1
     try:
         settings = read_settings(settings_descriptor)
         keep_descriptors(None, log, link_descriptor)
-        confine(settings)
+        confine(settings, parent)
         logs.install("")
         use_paths(settings)
         for name, value in _SINGLE_THREAD.items():
@@ -80,9 +80,10 @@ def _fork_one(link: socket.socket, children: dict[int, int], poll: select.poll) 
     if not descriptors:
         return False
     settings, listener, log, status = descriptors
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        run_replica(settings, listener, log, status)
+        run_replica(settings, listener, log, status, parent)
     for descriptor in descriptors:
         os.close(descriptor)
     pidfd = os.pidfd_open(pid)

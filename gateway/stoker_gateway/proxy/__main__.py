@@ -26,6 +26,8 @@ from stoker_wire.server import Server
 
 log = logging.getLogger("stoker.proxy")
 
+_COUNTERS_SECONDS = 1.0
+
 
 class ProxyConfig(msgspec.Struct, frozen=True):
     """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits."""
@@ -51,6 +53,7 @@ class ControlLink:
         self._writer: asyncio.StreamWriter | None = None
         self.proxy: Proxy | None = None
         self.loaded = asyncio.Event()
+        self._counted = 0
 
     def wake(self, key: str) -> None:
         if self._writer is not None:
@@ -68,6 +71,13 @@ class ControlLink:
                 self._writer.close()
                 self._writer = None
             await asyncio.sleep(0.05)
+
+    def send_counters(self) -> None:
+        """Now and then unasked, so that a proxy which is killed takes little of what it counted along."""
+        if self._writer is not None and self.proxy is not None and self.proxy.counted != self._counted:
+            self._counted = self.proxy.counted
+            self._writer.write(encode(Counted(0, self.proxy.counters())))
+        asyncio.get_running_loop().call_later(_COUNTERS_SECONDS, self.send_counters)
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
@@ -104,6 +114,7 @@ async def serve(config: ProxyConfig) -> None:
     await link.loaded.wait()
     server = Server(proxy.handle)
     listeners = await _listen(config, server)
+    link.send_counters()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # calls make no cycles; rare collections keep the tail short

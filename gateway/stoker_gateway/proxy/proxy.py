@@ -45,7 +45,7 @@ class Proxy:
         self._ask_wake = ask_wake
         self._entries: dict[str, Entry] = {}
         self._by_token: dict[bytes, Entry] = {}
-        self._retired: list[Entry] = []
+        self._retired: dict[str, Entry] = {}
         self._control = Entry("the control API")
         self._control.update(Route("", math.inf, 0, [Target("control", control_address)]))
         self._control_wait = control_wait
@@ -85,7 +85,8 @@ class Proxy:
     def put(self, route: Route) -> None:
         entry = self._entries.get(route.key)
         if entry is None:
-            entry = self._entries[route.key] = Entry(route.key)
+            entry = self._entries[route.key] = self._retired.pop(route.key, None) or Entry(route.key)
+            entry.removed = False
             for token in _tokens(route.key):
                 self._by_token[token] = entry
         for address in entry.update(route):
@@ -104,8 +105,9 @@ class Proxy:
             self.pool.close_address(target.address)
         while entry.waiting:
             entry.waiting.popleft().gone()
-        if entry.codes or entry.started:
-            self._retired.append(entry)
+        entry.targets = []
+        if entry.started:
+            self._retired[key] = entry  # its calls still run, and its counters go on if it comes again
 
     # Waiting calls
 
@@ -175,7 +177,12 @@ class Proxy:
 
     def counters(self) -> list[FunctionCounters]:
         """Every function's counters since this proxy began, removed ones included."""
-        return [entry.counters() for entry in [*self._retired, *self._entries.values()] if entry.started]
+        return [entry.counters() for entry in [*self._retired.values(), *self._entries.values()] if entry.started]
+
+    @property
+    def counted(self) -> int:
+        """Changes with every call that begins or ends."""
+        return sum(entry.started * 2 - entry.inflight for entry in self._entries.values())
 
     def close(self) -> None:
         self._timer.cancel()

@@ -20,6 +20,7 @@ class RunningReplica(msgspec.Struct, frozen=True):
     id: str
     pid: int
     ready: bool
+    stopping: bool
 
 
 class Event(msgspec.Struct, frozen=True):

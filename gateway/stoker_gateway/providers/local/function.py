@@ -17,8 +17,8 @@ from typing import Protocol
 
 import msgspec
 
-from stoker_gateway.providers.local.forklink import ForkLink
-from stoker_gateway.providers.local.launch import Launcher, limits_of
+from stoker_gateway.providers.local.forklink import ForkLink, RunningReplica
+from stoker_gateway.providers.local.launch import Launched, Launcher, limits_of
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import LogFiles
 from stoker_gateway.providers.local.plan import Replica, Version, next_delay, plan
@@ -229,17 +229,17 @@ class LocalFunction:
             replica.state = "draining"
             self._host.link.stop(replica.id, signal.SIGKILL)
 
-    def adopt(self, id: str, pid: int, ready: bool, revision: int, socket: str) -> bool:
+    def adopt(self, running: RunningReplica, launched: Launched) -> bool:
         """Take over a replica that an earlier control process had started; False when it is of no use."""
         for version in (self._wanted, self._serving):
-            if version is not None and version.revision == revision:
-                replica = Replica(
-                    id, version, socket, monotonic(), now_rfc3339(), "ready" if ready else "starting", pid
-                )
+            if version is not None and version.revision == launched.revision:
+                replica = Replica(running.id, version, launched.socket, monotonic(), now_rfc3339(), pid=running.pid)
+                replica.state = "ready" if running.ready else "starting"
                 replica.limits = self._host.limiter.describe(limits_of(version.spec))
-                self._replicas[id] = replica
-                self._host.launched(id, self)
-                log.info("%s: took over %s, which is %s", self.key, id, replica.state)
+                self._replicas[running.id] = replica
+                self._host.launched(running.id, self)
+                asyncio.get_running_loop().call_later(START_SECONDS, self._too_late, running.id)
+                log.info("%s: took over %s, which is %s", self.key, running.id, replica.state)
                 return True
         return False
 

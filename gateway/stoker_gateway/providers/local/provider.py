@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 
@@ -30,6 +31,7 @@ log = logging.getLogger("stoker.local")
 MAX_REPLICAS = 1000
 """More is taken for a slip of the finger."""
 _LOG_BATCH = 500
+_DRAIN_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.1
 
 
@@ -239,17 +241,14 @@ class LocalProvider:
             function.exited(event.id, event.exit, event.failure)
 
     def _adopt(self, event: Event) -> None:
-        self.launcher.tidy({replica.id for replica in event.replicas})
-        self.limiter.tidy()
+        """Take over what an earlier control process had started; end what is of no use, or was ending already."""
         for replica in event.replicas:
             launched = self.launcher.read_settings(replica.id)
             function = self._functions.get(launched.key) if launched else None
-            if (
-                launched is None
-                or function is None
-                or not function.adopt(replica.id, replica.pid, replica.ready, launched.revision, launched.socket)
-            ):
-                self.link.stop(replica.id, 9)
+            if launched and function and not replica.stopping and function.adopt(replica, launched):
+                continue
+            self.link.stop(replica.id, signal.SIGTERM)
+            asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self.link.stop, replica.id, signal.SIGKILL)
         for function in self._functions.values():
             function.nudge()
 
