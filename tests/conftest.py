@@ -11,8 +11,8 @@ from running_platform import Platform
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
-    """A running platform, shared by all tests: deploy under names of your own, and kill nothing but replicas."""
-    shared = Platform()
+    """A running platform with two proxies, shared by all tests: deploy under names of your own, and kill nothing but replicas."""
+    shared = Platform(proxies=2)
     try:
         yield shared.start()
     finally:

@@ -86,11 +86,13 @@ def calls_going_on(platform: Platform, name: str, number: int = 500) -> Iterator
     wait_for(lambda: invocations(platform, name) >= goal, "further calls")
 
 
-def request(name: str, body: bytes = b"", *, path: str = "", headers: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of one POST, after which the server closes the connection."""
+def request(
+    name: str, body: bytes = b"", *, path: str = "", method: str = "POST", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of one call, after which the server closes the connection."""
     fields = {"Host": "x", "Content-Length": str(len(body)), "Connection": "close", **(headers or {})}
     head = "".join(f"{key}: {value}\r\n" for key, value in fields.items())
-    return f"POST /function/{name}{path} HTTP/1.1\r\n{head}\r\n".encode() + body
+    return f"{method} /function/{name}{path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 async def call(address: tuple[str, int], name: str, body: bytes = b"", **options: Any) -> Answer:

@@ -241,7 +241,8 @@ class ForkServer:
                 return
         pid = _fork()
         if pid == 0:
-            run_replica(*descriptors, self._pid)
+            settings, listener, log_file, status = descriptors
+            run_replica(settings, listener, log_file, status, self._pid)
         self._follow(replica, pid)
         pidfd = os.pidfd_open(pid)
         self._watch(pidfd, lambda fd: self._reap(fd, replica, pid))

@@ -27,7 +27,7 @@ _MAX_TRIES = 5
 class Call:
     """One exchange with a client, joined to one connection to a replica. Owner of the one, receiver of the other."""
 
-    # Defaults stand on the class: an ordinary call changes few of them, and setting fifteen for each costs a microsecond.
+    # Defaults stand on the class: an ordinary call changes few of them, and setting all for each takes a microsecond.
     _connection: ClientConnection | None = None
     _target: ReplicaTarget | None = None
     _body: list[bytes] | None = None

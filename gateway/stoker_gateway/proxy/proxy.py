@@ -85,7 +85,9 @@ class Proxy:
     def put(self, route: Route) -> None:
         entry = self._entries.get(route.key)
         if entry is None:
-            entry = self._entries[route.key] = self._retired.pop(route.key, None) or Entry(route.key)
+            entry = self._entries[route.key] = (
+                self._retired.pop(route.key) if route.key in self._retired else Entry(route.key)
+            )
             entry.removed = False
             for token in _tokens(route.key):
                 self._by_token[token] = entry

@@ -1,7 +1,7 @@
 """Everything a replica needs on disk before it is forked: its settings, its secrets, its log folder.
 
-Where the platform is root, a function's log folder is its own user's and its secrets can be read by its group, so that no
-other function can; the settings hold its environment, and only the platform's user may read them.
+Where the platform is root, a function's log folder is its own user's and its secrets can be read by its group, so that
+no other function can; the settings hold its environment, and only the platform's user may read them.
 """
 
 from __future__ import annotations

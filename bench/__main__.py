@@ -1,0 +1,69 @@
+"""Measures the platform beside its peers: `python -m bench [FIGURE ...]`, from the repository's root."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench import memory, proxy, replica, report, wake
+from bench.processes import BenchError, work_on_load_core
+from stoker_sdk.errors import StokerError
+
+Family = Callable[[Path], list[report.Figure]]
+
+FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
+    (proxy.proxy_figures, ("proxy_vs_nginx", "proxy_vs_aiohttp", "proxy_p99_vs_nginx")),
+    (proxy.python_figures, ("python_vs_flask",)),
+    (replica.replica_figures, ("replica_vs_uvicorn",)),
+    (wake.wake_figures, ("wake_p50_ms", "wake_p99_ms")),
+    (wake.wake_pandas_figures, ("wake_pandas_p50_ms",)),
+    (memory.replica_figures, ("replica_uss_mb",)),
+    (memory.idle_figures, ("idle_pss_mb",)),
+    (memory.thousand_figures, ("functions_1000_mb", "list_1000_ms")),
+)
+"""What is measured together, and which figures it gives."""
+
+
+def main(names: Sequence[str]) -> int:
+    """0: everything asked for was measured, whether or not it reached its threshold. 1: not. 2: no such figure."""
+    unknown = [name for name in names if name not in report.THRESHOLDS]
+    if unknown:
+        print(f"no such figure: {', '.join(unknown)}; there are {', '.join(report.THRESHOLDS)}", file=sys.stderr)
+        return 2
+    wanted = list(names) or list(report.THRESHOLDS)
+    work_on_load_core()
+    print(f"load average before: {os.getloadavg()[0]:.2f} (other work on the machine makes figures worse)")
+    figures = [figure for family, keys in FAMILIES if set(keys) & set(wanted) for figure in _measure(family, keys)]
+    figures = [figure for figure in figures if figure.key in wanted]
+    missing = [key for key in wanted if key not in {figure.key for figure in figures}]
+    report.write(figures, merge=bool(names))
+    print(f"\n{report.table(figures, missing)}\n\nwritten to {report.LATEST}")
+    return 1 if missing else 0
+
+
+def _measure(family: Family, keys: Sequence[str]) -> list[report.Figure]:
+    """A family's figures in a temporary folder; none when it fails, so that the others are still measured."""
+    print(f"{', '.join(keys)} ...", end=" ", flush=True)
+    begun = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="stoker-bench-") as folder:
+            Path(folder).chmod(0o711)  # functions run as users of their own and must get to their artefacts
+            figures = family(Path(folder))
+    except (BenchError, StokerError) as error:
+        print(f"FAILED: {error}", flush=True)
+        return []
+    print(f"{time.monotonic() - begun:.0f} s", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main([name for argument in sys.argv[1:] for name in argument.replace(",", " ").split()]))
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench: stopped; everything that it had started is stopped too")

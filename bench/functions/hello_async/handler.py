@@ -1,0 +1,2 @@
+async def handle(event: object, context: object) -> str:
+    return "hello\n"
