@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,10 +38,11 @@ def main(names: Sequence[str]) -> int:
     wanted = list(names) or list(report.THRESHOLDS)
     work_on_load_core()
     print(f"load average before: {os.getloadavg()[0]:.2f} (other work on the machine makes figures worse)")
-    figures = [figure for family, keys in FAMILIES if set(keys) & set(wanted) for figure in _measure(family, keys)]
-    figures = [figure for figure in figures if figure.key in wanted]
-    missing = [key for key in wanted if key not in {figure.key for figure in figures}]
-    report.write(figures, merge=bool(names))
+    families = [(family, keys) for family, keys in FAMILIES if set(keys) & set(wanted)]
+    figures = [figure for family, keys in families for figure in _measure(family, keys)]
+    measured = {figure.key for figure in figures}
+    missing = [key for _, keys in families for key in keys if key not in measured]
+    report.write(figures, forget=missing)
     print(f"\n{report.table(figures, missing)}\n\nwritten to {report.LATEST}")
     return 1 if missing else 0
 
@@ -55,6 +57,10 @@ def _measure(family: Family, keys: Sequence[str]) -> list[report.Figure]:
             figures = family(Path(folder))
     except (BenchError, StokerError) as error:
         print(f"FAILED: {error}", flush=True)
+        return []
+    except Exception:
+        print("FAILED:", flush=True)
+        traceback.print_exc()
         return []
     print(f"{time.monotonic() - begun:.0f} s", flush=True)
     return figures

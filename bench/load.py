@@ -14,6 +14,7 @@ from statistics import median
 from time import monotonic
 
 from bench.processes import LOAD_CORE, BenchError, cpu_seconds
+from bench.report import Figure
 
 _SPARE_SECONDS = 20
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
@@ -50,20 +51,20 @@ class Duel:
     def median(self, name: str, value: Callable[[Round], float]) -> float:
         return median(value(one) for one in self.rounds[name])
 
-    def ratio(self, name: str, peer: str, value: Callable[[Round], float]) -> float:
-        """Median over the rounds of a subject's value divided by its peer's in the same round."""
+    def ratios(self, name: str, peer: str, value: Callable[[Round], float]) -> list[float]:
+        """A subject's value divided by its peer's, round by round."""
         pairs = zip(self.rounds[name], self.rounds[peer], strict=True)
-        return median(value(ours) / value(theirs) for ours, theirs in pairs)
+        return [value(ours) / value(theirs) for ours, theirs in pairs]
 
-    def ratio_told(self, name: str, peer: str) -> str:
-        """The ratio of calls per second of processor time, which holds also where the load was the narrow place."""
-        by_core_time = self.ratio(name, peer, lambda one: one.rate / one.busy)
-        return f"{by_core_time:.2f} by core time"
-
-    def told(self, name: str) -> str:
-        """The medians of a subject in a few words."""
-        rate, p99, busy = (self.median(name, value) for value in (rate_of, p99_of, busy_of))
-        return f"{name} {rate:,.0f}/s, p99 {p99:.2f} ms, core {busy:.0%}"
+    def note(self, name: str, peer: str) -> str:
+        """How far the rounds lie apart, and what the figure would be if the load had not been the narrow place."""
+        rates = self.ratios(name, peer, rate_of)
+        by_core_time = median(self.ratios(name, peer, lambda one: one.rate / one.busy))
+        return (
+            f"rounds {min(rates):.2f} to {max(rates):.2f}; p99 {self.median(name, p99_of):.2f} and "
+            f"{self.median(peer, p99_of):.2f} ms; busy {self.median(name, busy_of):.0%} and "
+            f"{self.median(peer, busy_of):.0%} of the core, so {by_core_time:.2f} by core time"
+        )
 
 
 def rate_of(one: Round) -> float:
@@ -76,6 +77,21 @@ def p99_of(one: Round) -> float:
 
 def busy_of(one: Round) -> float:
     return one.busy
+
+
+def rate_figure(key: str, result: Duel, name: str, peer: str) -> Figure:
+    """The median over the rounds of a subject's calls a second divided by its peer's in the same round."""
+    ours, theirs = result.median(name, rate_of), result.median(peer, rate_of)
+    value = median(result.ratios(name, peer, rate_of))
+    return Figure(key, value, f"{ours:,.0f}/s", f"{peer} {theirs:,.0f}/s", result.note(name, peer))
+
+
+def p99_figure(key: str, result: Duel, name: str, peer: str) -> Figure:
+    """The same for the 99th percentile of the latency."""
+    ours, theirs = result.median(name, p99_of), result.median(peer, p99_of)
+    ratios = result.ratios(name, peer, p99_of)
+    note = f"rounds {min(ratios):.2f} to {max(ratios):.2f}"
+    return Figure(key, median(ratios), f"{ours:.2f} ms", f"{peer} {theirs:.2f} ms", note)
 
 
 def duel(subjects: Sequence[Subject], *, connections: int, seconds: int, rounds: int, warm_up: int = 1) -> Duel:

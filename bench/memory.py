@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from bench.processes import TEST_CORE, memory_of, python, running, wait_until
+from bench.processes import TEST_CORE, BenchError, memory_of, python, running, wait_until
 from bench.report import Figure
 from bench.serving import HELLO, Serving, condition, serving, settle
 from stoker_sdk.client import ControlClient
@@ -36,10 +36,11 @@ def replica_figures(folder: Path) -> list[Figure]:
         before, _ = _warm(platform, _FEW)
         after, each = _warm(platform, _FEW + _MORE)
         bare = _bare_interpreter(folder)
-    value = median(each)
-    added = (after - before) / _MORE
-    told = f"USS of {len(each)}: {min(each):.2f} to {max(each):.2f} MB; platform's sum grew {added:.2f} MB each"
-    return [Figure("replica_uss_mb", value, told, f"a bare python process: {bare:.2f} MB")]
+    value, added = median(each), (after - before) / _MORE
+    note = (
+        f"{len(each)} replicas: {min(each):.2f} to {max(each):.2f}; the platform's USS grew by {added:.2f} MB for each"
+    )
+    return [Figure("replica_uss_mb", value, f"{value:.2f} MB", f"a bare python process {bare:.2f} MB", note)]
 
 
 def _warm(platform: Serving, number: int) -> tuple[float, list[float]]:
@@ -67,8 +68,9 @@ def idle_figures(folder: Path) -> list[Figure]:
         settle(_SETTLE_SECONDS)
         parts = _pss(platform)
         bare = _bare_interpreter(folder)
-    told = ", ".join(f"{name} {size:.0f}" for name, size in parts)
-    return [Figure("idle_pss_mb", _total(parts), f"MB: {told}", f"a bare python process: {bare:.2f} MB USS")]
+    note = "PSS in MB: " + ", ".join(f"{name} {size:.1f}" for name, size in parts)
+    total = _total(parts)
+    return [Figure("idle_pss_mb", total, f"{total:.1f} MB", f"a bare python process {bare:.2f} MB (USS)", note)]
 
 
 def _pss(platform: Serving) -> list[tuple[str, float]]:
@@ -89,21 +91,20 @@ def thousand_figures(folder: Path) -> list[Figure]:
     with serving(folder) as platform:
         image = platform.deploy("hello", HELLO)
         platform.scale("hello", 0)
-        _listing_ms(platform, 1)
+        one = _median_listing(platform, 1)
         settle(_SETTLE_SECONDS)
         before = _pss(platform)
-        few = median(_listing_ms(platform, 1) for _ in range(_LISTINGS))
-        begun = perf_counter()
         _deploy_at_rest(platform, image)
-        taken = perf_counter() - begun
         settle(_SETTLE_SECONDS)
         after = _pss(platform)
-        listing = median(_listing_ms(platform, _FUNCTIONS + 1) for _ in range(_LISTINGS))
+        listing = _median_listing(platform, 1 + _FUNCTIONS)
+        bare = _bare_interpreter(folder)
+    added = _total(after) - _total(before)
+    peer = f"a bare python process for each {bare * _FUNCTIONS:,.0f} MB"
     grown = ", ".join(f"{name} {new - old:+.1f}" for (name, old), (_, new) in zip(before, after, strict=True))
-    deployed = f"deploying them took {taken:.0f} s"
     return [
-        Figure("functions_1000_mb", _total(after) - _total(before), f"MB: {grown}; {deployed}", "one function: 0"),
-        Figure("list_1000_ms", listing, f"median of {_LISTINGS} listings", f"list of one function: {few:.2f} ms"),
+        Figure("functions_1000_mb", added, f"{added:.2f} MB", peer, f"PSS in MB: {grown}"),
+        Figure("list_1000_ms", listing, f"{listing:.1f} ms", f"list of one function {one:.2f} ms"),
     ]
 
 
@@ -134,6 +135,10 @@ def _all_gone(client: ControlClient) -> bool:
     return not any(status.stoker and status.stoker.instances for status in client.functions())
 
 
+def _median_listing(platform: Serving, number: int) -> float:
+    return median(_listing_ms(platform, number) for _ in range(_LISTINGS))
+
+
 def _listing_ms(platform: Serving, number: int) -> float:
     """Milliseconds until the whole list has arrived over an open connection; it must name so many functions."""
     connection = _connect(platform)
@@ -141,7 +146,9 @@ def _listing_ms(platform: Serving, number: int) -> float:
     body = _get(connection, "/system/functions", {"Authorization": platform.authorization})
     taken = (perf_counter() - begun) * 1000
     connection.close()
-    assert len(json.loads(body)) == number
+    listed = len(json.loads(body))
+    if listed != number:
+        raise BenchError(f"the list names {listed} functions, not {number}")
     return taken
 
 

@@ -10,7 +10,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "installing for the benchmark:$missing"
   apt-get update -qq
   # shellcheck disable=SC2086
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(echo "$missing" | sed -e "s,nginx,nginx-light," -e "s,taskset,util-linux,") >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(echo "$missing" | sed -e "s,taskset,util-linux,") >/dev/null
 else
   echo "the benchmark needs these programs, please install them:$missing" >&2
   exit 1

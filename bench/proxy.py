@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.load import Duel, Subject, duel, p99_of, rate_of
+from bench.load import Subject, duel, p99_figure, rate_figure
 from bench.peers.nginx import fixed_back_end, nginx_proxy
 from bench.processes import TEST_CORE, Started, answers, free_port, python, running
 from bench.report import Figure
@@ -41,14 +41,9 @@ def proxy_figures(folder: Path) -> list[Figure]:
         subjects = [_subject("stoker", ours), _subject("nginx", nginx), _subject("aiohttp", aiohttp)]
         result = duel(subjects, connections=_CONNECTIONS, seconds=3, rounds=5)
     return [
-        _ratio("proxy_vs_nginx", result, "nginx"),
-        _ratio("proxy_vs_aiohttp", result, "aiohttp"),
-        Figure(
-            "proxy_p99_vs_nginx",
-            result.ratio("stoker", "nginx", p99_of),
-            result.told("stoker"),
-            result.told("nginx"),
-        ),
+        rate_figure("proxy_vs_nginx", result, "stoker", "nginx"),
+        rate_figure("proxy_vs_aiohttp", result, "stoker", "aiohttp"),
+        p99_figure("proxy_p99_vs_nginx", result, "stoker", "nginx"),
     ]
 
 
@@ -64,12 +59,7 @@ def python_figures(folder: Path) -> list[Figure]:
             Subject("flask", nginx.url, (nginx.pid, waitress.pid)),
         ]
         result = duel(subjects, connections=_CONNECTIONS, seconds=4, rounds=4, warm_up=2)
-    return [_ratio("python_vs_flask", result, "flask")]
-
-
-def _ratio(key: str, result: Duel, peer: str) -> Figure:
-    told = f"{result.told('stoker')} ({result.ratio_told('stoker', peer)})"
-    return Figure(key, result.ratio("stoker", peer, rate_of), told, result.told(peer))
+    return [rate_figure("python_vs_flask", result, "stoker", "flask")]
 
 
 def _subject(name: str, started: Started) -> Subject:
@@ -128,11 +118,12 @@ def _table(path: Path, routes: list[Route]) -> Iterator[None]:
 
 def _send_table(listener: socket.socket, routes: list[Route]) -> None:
     try:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(encode(Table(1, routes)))
-            while connection.recv(65536):
-                pass
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(encode(Table(1, routes)))
+                while connection.recv(65536):
+                    pass
     except OSError:
         return  # the figure is done
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.load import Subject, duel, rate_of
+from bench.load import Subject, duel, rate_figure
 from bench.processes import TEST_CORE, BenchError, Started, answers, free_port, python, running
 from bench.report import Figure
 
@@ -37,9 +37,7 @@ def replica_figures(folder: Path) -> list[Figure]:
             _subject("uvicorn", stack.enter_context(_uvicorn(folder))),
         ]
         result = duel(subjects, connections=_CONNECTIONS, seconds=3, rounds=6)
-    ratio = result.ratio("replica", "uvicorn", rate_of)
-    told = f"{result.told('replica')} ({result.ratio_told('replica', 'uvicorn')})"
-    return [Figure("replica_vs_uvicorn", ratio, told, result.told("uvicorn"))]
+    return [rate_figure("replica_vs_uvicorn", result, "replica", "uvicorn")]
 
 
 def _subject(name: str, started: Started) -> Subject:

@@ -45,12 +45,13 @@ THRESHOLDS: Mapping[str, Threshold] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value, with what was measured for it and beside it in words."""
+    """One measured value; what was measured for it and beside it, in a word each; and `note`, what else was seen."""
 
     key: str
     value: float
     ours: str
     peer: str
+    note: str = ""
 
     @property
     def threshold(self) -> Threshold:
@@ -62,36 +63,45 @@ class Figure:
 
 
 def table(figures: Sequence[Figure], missing: Iterable[str]) -> str:
-    """The figures as aligned lines; `missing` are those that could not be measured."""
-    rows = [("figure", "value", "threshold", "ok?", "measured", "peer, in the same run")]
-    for figure in figures:
-        value = f"{figure.value:.2f}{figure.threshold.unit}"
-        ok = "yes" if figure.ok else "NO"
-        rows.append((figure.key, value, str(figure.threshold), ok, figure.ours, figure.peer))
-    rows += [(key, "-", str(THRESHOLDS[key]), "-", "could not be measured", "") for key in missing]
+    """The figures as aligned lines, then their notes; `missing` are those that could not be measured."""
+    rows = [("figure", "ours", "peer, in the same run", "value", "threshold", "ok?")]
+    rows += [_row(figure) for figure in figures]
+    rows += [(key, "could not be measured", "", "-", str(THRESHOLDS[key]), "NO") for key in missing]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
+    lines.insert(1, "-" * len(lines[0]))
+    notes = [f"{figure.key}: {figure.note}" for figure in figures if figure.note]
+    return "\n".join(line.rstrip() for line in [*lines, *([""] if notes else []), *notes])
 
 
-def write(figures: Sequence[Figure], *, merge: bool) -> None:
-    """`latest.json` has one number for each figure, `details.json` what it was made of. `merge` keeps older ones."""
-    details = {
-        figure.key: {
-            "value": figure.value,
-            "threshold": str(figure.threshold),
-            "ok": figure.ok,
-            "measured": figure.ours,
-            "peer": figure.peer,
-        }
-        for figure in figures
-    }
+def _row(figure: Figure) -> tuple[str, str, str, str, str, str]:
+    value = f"{figure.value:.2f}{figure.threshold.unit}"
+    return (figure.key, figure.ours, figure.peer, value, str(figure.threshold), "yes" if figure.ok else "NO")
+
+
+def write(figures: Sequence[Figure], *, forget: Iterable[str]) -> None:
+    """`latest.json` has one number for each figure, `details.json` what it was made of.
+
+    Figures that are in there already stay, but for those in `forget`, which were tried in vain.
+    """
     OUT.mkdir(exist_ok=True)
-    _merge(LATEST, {figure.key: round(figure.value, 3) for figure in figures}, merge)
-    _merge(DETAILS, details, merge)
+    _merge(LATEST, {figure.key: round(figure.value, 3) for figure in figures}, set(forget))
+    _merge(DETAILS, {figure.key: _details(figure) for figure in figures}, set(forget))
 
 
-def _merge(path: Path, new: Mapping[str, object], merge: bool) -> None:
-    old = json.loads(path.read_text()) if merge and path.exists() else {}
-    values = {key: value for key, value in {**old, **new}.items() if key in THRESHOLDS}
-    path.write_text(json.dumps({key: values[key] for key in THRESHOLDS if key in values}, indent=1) + "\n")
+def _details(figure: Figure) -> dict[str, object]:
+    return {
+        "value": figure.value,
+        "threshold": str(figure.threshold),
+        "ok": figure.ok,
+        "ours": figure.ours,
+        "peer": figure.peer,
+        "note": figure.note,
+    }
+
+
+def _merge(path: Path, new: dict[str, object], forget: set[str]) -> None:
+    old = json.loads(path.read_text()) if path.exists() else {}
+    values = {key: value for key, value in old.items() if key not in forget} | new
+    ordered = {key: values[key] for key in THRESHOLDS if key in values}
+    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from running_platform import Platform
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
-    """A running platform with two proxies, shared by all tests: deploy under names of your own, and kill nothing but replicas."""
+    """A running platform with two proxies, shared by all: use names of your own, and kill nothing but replicas."""
     shared = Platform(proxies=2)
     try:
         yield shared.start()

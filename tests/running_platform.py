@@ -174,7 +174,20 @@ class Platform:
                 self.stop()
         finally:
             self.kill_everything()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in (self.folder, self.run_folder):
+                if folder.name:
+                    shutil.rmtree(folder, ignore_errors=True)
+            for group in self.control_groups():
+                group.rmdir()
+
+    def control_groups(self) -> list[Path]:
+        """The folders of the control groups of this platform, the innermost first; none where there are none."""
+        if not self.run_folder.name:
+            return []
+        pattern = f"stoker/{self.run_folder.name}"
+        root = Path("/sys/fs/cgroup")
+        parents = [*root.glob(pattern), *root.glob(f"*/{pattern}")]
+        return [*(group for parent in parents for group in parent.glob("*/")), *parents]
 
     # Its processes
 

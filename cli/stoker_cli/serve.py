@@ -10,7 +10,7 @@ import click
 from stoker_cli.command import Command
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
-from stoker_sdk.errors import BadUsage
+from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.ids import FIRST_ID, ID_COUNT
 
 _HELP = """Run the platform on this machine: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
@@ -37,6 +37,15 @@ class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if not host or not port.isdigit() or int(port) > 65535:
             self.fail(f"{value!r} is not an address: write HOST:PORT, such as 127.0.0.1:8080")
         return host.strip("[]"), int(port)
+
+
+def _size(text: str, flag: str) -> int:
+    from stoker_sdk.units import parse_quantity
+
+    try:
+        return int(parse_quantity(text, flag))
+    except BadInput as error:
+        raise BadUsage(str(error)) from error
 
 
 @click.command(cls=Command, help=_HELP)
@@ -86,8 +95,6 @@ def serve(
     user_ids: int,
     print_ca: bool,
 ) -> int:
-    from stoker_sdk.units import parse_quantity
-
     data = DataDir(data_dir.absolute()) if data_dir else surroundings.data_dir
     if print_ca:
         click.echo(data.ca_certificate)
@@ -104,7 +111,7 @@ def serve(
         proxies=proxies or min(4, os.cpu_count() or 1),
         names=names,
         ready_file=ready_file.absolute() if ready_file else None,
-        max_body=int(parse_quantity(max_body, "--max-body")),
+        max_body=_size(max_body, "--max-body"),
         max_waiting=max_waiting,
         first_id=first_user_id if surroundings.is_root else 0,
         id_count=user_ids,

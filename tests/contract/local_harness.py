@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from stoker_gateway.providers.local.launch import Interpreter, Launcher, RunDir
+from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
 from stoker_sdk.data_dir import DataDir
@@ -28,7 +28,7 @@ BROKEN = "raise ImportError('broken on purpose')\n"
 class LocalHarness:
     def __init__(self, data: DataDir, run: RunDir) -> None:
         self._data = data
-        launcher = Launcher(data, run, Interpreter(), None, _no_secret, own_limits=True)
+        launcher = Launcher(data, run, "", None, _no_secret, own_limits=True)
         self.local = LocalProvider(data, run, launcher, Limiter(None))
         self.provider = self.local
         self._fine = self._artefact(FINE)

@@ -195,6 +195,7 @@ def test_a_stream_that_breaks_is_seen_as_broken(functions: Platform, name: str) 
 
 
 @pytest.mark.parametrize(("name", "path"), [("sync", "/blocks"), ("async", "/slowly")])
+@pytest.mark.slow
 def test_a_call_beyond_the_timeout_is_a_504_that_names_the_limit(functions: Platform, name: str, path: str) -> None:
     with elapsed_under(3):
         answer = functions.call(name, b"5", path=path)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from loads import calls_going_on, log_files, wrk
@@ -48,8 +47,8 @@ def assert_nothing_is_stale(platform: Platform) -> None:
 
 
 def control_groups(platform: Platform) -> list[str]:
-    folders = Path("/sys/fs/cgroup").glob(f"**/stoker/{platform.run_folder.name}/*/")
-    return [folder.name for folder in folders]
+    run = platform.run_folder.name
+    return [group.name for group in platform.control_groups() if group.name != run]
 
 
 def test_control_is_killed_under_load_and_no_call_notices(own_platform: Platform) -> None:
@@ -68,6 +67,7 @@ def test_control_is_killed_under_load_and_no_call_notices(own_platform: Platform
     assert_nothing_is_stale(platform)
 
 
+@pytest.mark.slow
 def test_calls_wait_for_a_wake_while_control_is_down(own_platform: Platform) -> None:
     platform = own_platform
     deploy_some(platform)
@@ -103,11 +103,14 @@ def test_the_fork_server_is_killed_and_every_function_starts_again(own_platform:
     assert_nothing_is_stale(platform)
 
 
+@pytest.mark.slow
 def test_the_fork_server_is_killed_again_and_again(own_platform: Platform) -> None:
     platform = own_platform
     deploy_some(platform)
     for _ in range(3):
+        replicas = [*platform.replicas("warm"), *platform.replicas("asleep"), *platform.replicas("parent")]
         platform.kill("fork server")
+        wait_for(lambda: not any(map(is_alive, replicas)), "the end of its replicas")  # noqa: B023 - called at once
         assert_all_answer(platform)
 
 

@@ -66,7 +66,6 @@ def test_a_gigabyte_up_and_down_grows_no_process(own_platform: Platform) -> None
         assert _download(own_platform, GIGABYTE) == GIGABYTE
 
 
-@pytest.mark.slow
 def test_a_reader_that_stops_makes_the_generator_wait(platform: Platform) -> None:
     platform.deploy("flows", LARGE, annotations={"stoker.dev/timeout": "2m"})
     assert platform.call("flows", path="?16", method="GET").status == 200
@@ -101,7 +100,7 @@ async def test_a_line_of_10_mb_delays_no_call_and_is_cut(platform: Platform) -> 
     platform.deploy("long", LOUD)
     platform.deploy("quiet", QUIET)
     line = asyncio.create_task(call(platform.http, "long", path="/line", headers={"X-Call-Id": "long-1"}))
-    delays = []
+    delays: list[float] = []
     while not line.done() or len(delays) < 20:
         begun = time.monotonic()
         assert (await call(platform.http, "quiet")).text == "ok"
@@ -175,7 +174,7 @@ def _memory(platform: Platform) -> dict[int, int]:
 
 def _command(pid: int) -> list[str]:
     try:
-        return psutil.Process(pid).cmdline()[1:]
+        return list(psutil.Process(pid).cmdline()[1:])
     except psutil.NoSuchProcess:
         return [str(pid)]
 

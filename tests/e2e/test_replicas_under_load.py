@@ -57,7 +57,6 @@ async def test_200_calls_at_zero_replicas_all_succeed_with_one_start(
     assert len(platform.replicas("cold")) == 1
 
 
-@pytest.mark.slow
 def test_a_rolling_deploy_under_load_fails_no_call(platform: Platform) -> None:
     platform.deploy("rolls", VERSION.format(version="one"))
     with wrk(platform, "rolls") as load:
@@ -69,7 +68,6 @@ def test_a_rolling_deploy_under_load_fails_no_call(platform: Platform) -> None:
     assert platform.call("rolls").text == "four"
 
 
-@pytest.mark.slow
 def test_scaling_down_and_to_zero_under_load_fails_no_call(platform: Platform) -> None:
     platform.deploy("shrinks", WHO)
     platform.scale("shrinks", 4)
@@ -83,7 +81,6 @@ def test_scaling_down_and_to_zero_under_load_fails_no_call(platform: Platform) -
     assert (report.socket, report.timeout, report.bad) == (0, 0, 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_killing_a_replica_under_load_fails_only_calls_that_it_had(platform: Platform, method: str) -> None:
     platform.deploy("dies", WHO)
@@ -98,7 +95,6 @@ def test_killing_a_replica_under_load_fails_only_calls_that_it_had(platform: Pla
     assert report.bad <= (0 if method == "GET" else 16)
 
 
-@pytest.mark.slow
 def test_killing_the_only_replica_under_load_makes_callers_wait_for_the_next(platform: Platform) -> None:
     platform.deploy("alone", WHO)
     with wrk(platform, "alone", connections=8) as load:

@@ -48,7 +48,7 @@ def confine(settings: Settings, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
     _limit(settings)
-    if settings.user >= 0:
+    if settings.user >= 0 and os.geteuid() == 0:  # a zygote's fork has its user already
         os.setgroups(settings.groups)
         os.setresgid(settings.user, settings.user, settings.user)
         os.setresuid(settings.user, settings.user, settings.user)
@@ -88,20 +88,11 @@ def _data_size() -> int:
     return 0
 
 
-def use_paths(settings: Settings) -> None:
-    """The function's folders and the standard library on sys.path; the platform's own packages are not there."""
-    library = settings.library or [
-        path for path in sys.path if path and "site-packages" not in path and "dist-packages" not in path
-    ]
-    sys.path[:] = [*settings.paths, *library]
-    sys.path_importer_cache.clear()
-    if settings.executable:
-        sys.executable = settings.executable
-    # A function imports these names from its own environment; the engine keeps the objects that it holds.
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("httptools", "uvloop")]:
-        if name.partition(".")[0] in _installed(settings.paths):
-            del sys.modules[name]
-
-
-def _installed(paths: list[str]) -> set[str]:
-    return {name for path in paths if os.path.isdir(path) for name in os.listdir(path)}
+def use_paths(paths: list[str]) -> None:
+    """The function's folders before the standard library."""
+    sys.path[:0] = paths
+    # A function that brings these itself imports its own; the engine keeps the objects that it holds.
+    for name in ("httptools", "uvloop"):
+        if any(os.path.isdir(f"{path}/{name}") for path in paths):
+            for loaded in [module for module in sys.modules if module.partition(".")[0] == name]:
+                del sys.modules[loaded]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +34,8 @@ class Body:
                 self._spool()
 
     def _spool(self) -> None:
+        import tempfile  # it brings much along that most replicas never need
+
         self._file = tempfile.TemporaryFile(prefix="stoker-body-")  # noqa: SIM115 (lives as long as the body)
         self._file.writelines(self._parts)
         self._parts = []

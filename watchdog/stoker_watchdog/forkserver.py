@@ -29,15 +29,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker_watchdog.children import end_group, exit_text, parent_of
+from stoker_watchdog.library import use_library
 from stoker_watchdog.orphans import (
     StillThere,
     become_reaper,
-    environment_of,
     has_ended,
     own_children,
     sweep,
     user_of,
+    variable_of,
 )
+from stoker_watchdog.rehearsal import rehearse
 from stoker_watchdog.replica import run_replica
 from stoker_watchdog.zygote import run_zygote
 
@@ -296,7 +298,7 @@ class ForkServer:
 
     def _is_left_behind(self, pid: int) -> bool:
         user = user_of(pid)
-        id = environment_of(pid).get(_REPLICA)
+        id = variable_of(pid, _REPLICA)
         if id is None:  # a plain fork has our environment, and a careful one none: as root its user tells
             return all(replica.user != user for replica in self._replicas.values())
         replica = self._replicas.get(id.decode(errors="replace"))
@@ -473,15 +475,21 @@ def _unlink(path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="stoker_watchdog.forkserver")
     parser.add_argument("--socket", required=True)
+    parser.add_argument("--executable", default="", help="the Python that functions see")
+    parser.add_argument("--library", action="append", default=[], help="an entry of their sys.path, in order")
     parser.add_argument("--lifeline", type=int, default=-1)
     parser.add_argument("--ready-fd", type=int, default=-1)
     arguments = parser.parse_args()
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s forkserver %(levelname)s %(message)s"
     )
+    run = os.environ.get(RUN, "")
+    os.environ.clear()  # what a replica is to see, it is given; and it need not undo ours
+    use_library(arguments.executable, arguments.library)
+    rehearse()
     for number in (*_FATAL, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)  # the wake-up descriptor tells the loop
-    _sweep()
+    _sweep(run)
     become_reaper()
     server = ForkServer(arguments.socket, arguments.lifeline)
     gc.collect()
@@ -493,12 +501,12 @@ def main() -> None:
             pass  # started again: nobody waits
         os.close(arguments.ready_fd)
     server.run()
-    _sweep()
+    _sweep(run)
 
 
-def _sweep() -> None:
+def _sweep(run: str) -> None:
     """End what an earlier fork server of this run folder left, or what our own replicas do."""
-    if run := os.environ.get(RUN):
+    if run:
         try:
             sweep(RUN, run)
         except StillThere as error:

@@ -7,11 +7,12 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from stoker_wire.message import field_block
 
+_P = inspect.Parameter
 _ANSWER_KEYS = frozenset(("statusCode", "body", "headers"))
 _TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 _BYTES = b"Content-Type: application/octet-stream\r\n"
@@ -50,21 +51,33 @@ def load_handler(name: str) -> Handler:
         raise HandlerError(
             f"{name.rpartition('.')[2]}.py has no function `handle`: define handle(req) or handle(event, context)"
         )
-    takes_event = _takes_event(call)
-    is_async = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
-    return Handler(call, takes_event, is_async, _hook(module, "init"), _hook(module, "close"))
+    flags = _flags(call)
+    is_async = bool(flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
+    return Handler(call, _takes_event(call), is_async, _hook(module, "init"), _hook(module, "close"))
+
+
+def _flags(call: Callable[..., Any]) -> int:
+    """The code flags of what a call would run, through decorators that say what they wrap."""
+    code = getattr(inspect.unwrap(call), "__code__", None) or getattr(type(call).__call__, "__code__", None)
+    return code.co_flags if code is not None else 0
 
 
 def _takes_event(call: Callable[..., Any]) -> bool:
-    positional = [
-        parameter
-        for parameter in inspect.signature(call).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    required = [p for p in positional if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
-    if not positional or len(required) > 2:
-        raise HandlerError(f"`handle` takes {len(required)} arguments: define handle(req) or handle(event, context)")
-    return len(positional) > 1 or positional[0].kind == positional[0].VAR_POSITIONAL
+    code = getattr(call, "__code__", None)
+    if type(call) is FunctionType and code is not None and not hasattr(call, "__wrapped__"):
+        # The common case without `inspect.signature`, which costs a replica 200 KB.
+        positional, optional = code.co_argcount, len(call.__defaults__ or ())
+        return _check_arguments(positional, positional - optional, bool(code.co_flags & inspect.CO_VARARGS))
+    kinds = [(p.kind, p.default is p.empty) for p in inspect.signature(call).parameters.values()]
+    named = [required for kind, required in kinds if kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
+    return _check_arguments(len(named), sum(named), any(kind == _P.VAR_POSITIONAL for kind, _ in kinds))
+
+
+def _check_arguments(positional: int, required: int, variable: bool) -> bool:
+    """Whether a handler with these parameters takes (event, context); it takes (req) otherwise."""
+    if required > 2 or not (positional or variable):
+        raise HandlerError(f"`handle` takes {required} arguments: define handle(req) or handle(event, context)")
+    return positional > 1 or variable
 
 
 def _hook(module: ModuleType, name: str) -> Callable[[], Any] | None:

@@ -22,6 +22,7 @@ MAX_LINE = 64 * 1024
 FILE_SIZE = 16 * 1024 * 1024
 RATE = 10_000_000
 BURST = 20_000_000
+_OUR_FRAMES = ("stoker_watchdog", "importlib", "/asyncio/", "/concurrent/futures/", "uvloop/")
 
 
 class CallLog:
@@ -146,9 +147,9 @@ class LogStream(io.TextIOBase):
             call.partial = ""
 
     def exception(self, call: str, what: str, error: BaseException) -> None:
-        """A traceback, each line with the call's id; frames of the watchdog itself are left out."""
+        """A traceback, each line with the call's id, from the first frame on that is the function's."""
         frames = error.__traceback__
-        while frames is not None and "stoker_watchdog" in frames.tb_frame.f_code.co_filename:
+        while frames is not None and any(part in frames.tb_frame.f_code.co_filename for part in _OUR_FRAMES):
             frames = frames.tb_next
         lines = "".join(traceback.format_exception(type(error), error, frames)).rstrip().split("\n")
         self._file.write(call, [what, *lines])

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SECONDS = 5.0
+_MAX_ENVIRONMENT = 1 << 20
 
 
 class StillThere(Exception):
@@ -52,13 +53,36 @@ def user_of(pid: int) -> int:
         return -1
 
 
-def environment_of(pid: int) -> dict[bytes, bytes]:
-    """The variables that a process was started with; empty when it may not be read."""
+def variable_of(pid: int, name: bytes) -> bytes | None:
+    """A variable that a process was started with; None when it has none, or may not be read.
+
+    Replicas inherit our memory, and one process's environment is no other's business: so it is read into a buffer of
+    its own, and wiped.
+    """
+    buffer = bytearray(_MAX_ENVIRONMENT)
+    size = 0
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry)
+        descriptor = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return None
+    try:
+        size = os.readv(descriptor, [buffer])
+        return _value_in(buffer, size, name)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+        buffer[:size] = bytes(size)
+
+
+def _value_in(buffer: bytearray, size: int, name: bytes) -> bytes | None:
+    start = 0
+    while start < size:
+        if buffer.startswith(name + b"=", start):
+            begin = start + len(name) + 1
+            return bytes(buffer[begin : buffer.find(0, begin)])
+        start = buffer.find(0, start) + 1
+    return None
 
 
 def sweep(name: str, value: str) -> None:
@@ -79,7 +103,7 @@ def _marked(name: bytes, value: bytes) -> Iterator[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             pid = int(entry)
-            if environment_of(pid).get(name) == value and not _is_zombie(pid):
+            if variable_of(pid, name) == value and not _is_zombie(pid):
                 yield pid
 
 

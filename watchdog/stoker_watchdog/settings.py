@@ -23,9 +23,6 @@ class Settings:
     handler: str = "function.handler"
     code: str = ""
     paths: list[str] = field(default_factory=list)
-    library: list[str] = field(default_factory=list)
-    """sys.path entries of the standard library, when it is staged elsewhere than where this interpreter has it."""
-    executable: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     log: str = ""
     user: int = -1
@@ -43,5 +40,9 @@ class Settings:
 def read_settings(descriptor: int) -> Settings:
     """Read the file behind a descriptor to its end and close it."""
     with os.fdopen(descriptor, "rb") as file:
-        values: dict[str, Any] = json.loads(file.read())
+        return parse_settings(file.read())
+
+
+def parse_settings(content: bytes) -> Settings:
+    values: dict[str, Any] = json.loads(content)
     return Settings(**values)

@@ -24,17 +24,19 @@ class Threads:
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:
         self._loop = loop
         self._most = most
-        self._work: SimpleQueue[Work] = SimpleQueue()
-        self._count = 0
+        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._idle: deque[None] = deque()  # one entry for each idle thread: its changes are atomic, a number's are not
         self._posts: deque[tuple[Callable[..., None], Any, Any]] = deque()
         self._woken = False
         threading.stack_size(_STACK)
 
     def run(self, work: Work) -> None:
-        if len(self._idle) <= self._work.qsize() and self._count < self._most:
-            self._count += 1
-            threading.Thread(target=self._serve, name=f"handler-{self._count}", daemon=True).start()
+        if len(self._idle) <= self._work.qsize() and len(self._threads) < self._most:
+            name = f"handler-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
         self._work.put(work)
 
     def _serve(self) -> None:
@@ -42,7 +44,16 @@ class Threads:
             self._idle.append(None)
             work = self._work.get()
             self._idle.pop()
+            if work is None:
+                return
             work()
+
+    def close(self) -> None:
+        """End the threads, each after the work that it has. Returns when all have ended."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def post(self, function: Callable[..., None], first: Any, second: Any) -> None:
         """Have the loop call `function(first, second)` soon."""

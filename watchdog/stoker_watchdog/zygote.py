@@ -35,7 +35,7 @@ def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules
         keep_descriptors(None, log, link_descriptor)
         confine(settings, parent)
         logs.install("")
-        use_paths(settings)
+        use_paths(settings.paths)
         for name, value in _SINGLE_THREAD.items():
             os.environ.setdefault(name, value)
         _preload(modules)

@@ -21,9 +21,10 @@ from stoker_wire.message import (
     TRANSFER_ENCODING,
     UPGRADE,
     Field,
+    Refusal,
+    end_to_end,
     has_no_body,
     header_kind,
-    named_by,
 )
 
 _TICK = 1.0
@@ -54,7 +55,7 @@ class Receiver(Protocol):
         """A piece of the answer's body."""
 
     def end(self) -> None:
-        """The answer is complete. The connection has gone back to its pool, or is closed."""
+        """The answer is complete, maybe before the request is. The connection is back in its pool, or closed."""
 
     def flush_answer(self) -> None:
         """All that one read brought has been handed over: pass on what was gathered."""
@@ -76,7 +77,10 @@ class ClientConnection(asyncio.Protocol):
     """One connection to a peer; belongs to its pool while idle, to its receiver while busy."""
 
     __slots__ = (
+        "_ended",
+        "_fed",
         "_fields",
+        "_full",
         "_got",
         "_head",
         "_head_only",
@@ -86,8 +90,10 @@ class ClientConnection(asyncio.Protocol):
         "_pool",
         "_receiver",
         "_reusable",
+        "_sending",
         "_status",
         "_until_close",
+        "_upgrades",
         "address",
         "idle_since",
         "reused",
@@ -100,6 +106,9 @@ class ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._head_only = False
+        self._upgrades = False
+        self._sending = False  # the request is not complete
+        self._full = False  # the peer has not taken what was written
         self._reusable = True
         self.reused = False
         self.idle_since = 0.0
@@ -111,6 +120,8 @@ class ClientConnection(asyncio.Protocol):
         self._length: int | None = None
         self._status = 0
         self._got = False
+        self._fed = 0
+        self._ended = False
         self._head: AnswerHead | None = None
         self._until_close = False
 
@@ -118,11 +129,31 @@ class ClientConnection(asyncio.Protocol):
         state = "busy" if self._receiver else "idle"
         return f"<ClientConnection {self.address} {state}>"
 
-    def send(self, receiver: Receiver, head: bytes, *, head_only: bool = False) -> None:
-        """Send a request's head (and as much of its body as is joined to it). `head_only`: it is a HEAD request."""
+    def send(
+        self,
+        receiver: Receiver,
+        head: bytes,
+        *,
+        head_only: bool = False,
+        upgrades: bool = False,
+        more: bool = False,
+    ) -> None:
+        """Send a request's head, and as much of its body as is joined to it.
+
+        `head_only`: it is a HEAD request. `upgrades`: it asks for an upgrade. `more`: the rest of the body follows by
+        `send_body`, up to `end_body`; an answer that is complete before that ends the connection.
+        """
         self._receiver = receiver
         self._head_only = head_only
+        self._upgrades = upgrades
+        self._sending = more
         self.transport.write(head)
+
+    def send_body(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def end_body(self) -> None:
+        self._sending = False
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: the connection is closed, which is how the peer learns of it."""
@@ -156,10 +187,12 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._receiver is not None:
             self._receiver.hold_request()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self._receiver is not None:
             self._receiver.release_request()
 
@@ -168,7 +201,8 @@ class ClientConnection(asyncio.Protocol):
         if receiver is None:
             self.transport.abort()  # nobody asked: the peer's framing is off, trust it no further
             return
-        if not self._got and not self._head_only and (known := self._pool.known_heads.get(data[: data.find(_END)])):
+        first = not self._got
+        if first and not self._head_only and (known := self._pool.known_heads.get(data[: data.find(_END)])):
             # The very bytes of a head that was parsed before, and its whole body: there is nothing to parse.
             body = data[data.find(_END) + 4 :]
             if len(body) == known.length:
@@ -178,18 +212,29 @@ class ClientConnection(asyncio.Protocol):
                 self._complete()
                 return
         self._got = True
+        if not self._status:
+            self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgraded:
             self._switch(data[upgraded.args[0] :])
         except httptools.HttpParserError as error:
             self._break(error)
-        if self._receiver is receiver:
-            receiver.flush_answer()
-        elif self._head is not None:
-            self._pool.learn(self._head, data)
+        if self._ended:
+            if first and self._head is not None and self._reusable and not self._head_only:
+                self._pool.learn(self._head, data)
+            self._complete()
+        elif self._receiver is receiver:
+            if not self._status and self._fed > self._pool.limits.head:
+                self._break(_head_too_large(self._pool.limits.head))
+            else:
+                receiver.flush_answer()
 
     # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            self._reusable = False  # bytes behind the answer: the peer's framing is off
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._status:
@@ -205,15 +250,18 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:
-            if status != 101:
-                self._reset()
-                self._got = True
-            return
-        self._status = status
         receiver = self._receiver
-        if receiver is None:
+        if self._ended or receiver is None:
             return
+        if status < 200:
+            self._take_interim(status)
+            return
+        if self._fed > self._pool.limits.head and _size(self._fields) > self._pool.limits.head:
+            raise _head_too_large(self._pool.limits.head)
+        self._status = status
+        self._head = AnswerHead(status, self._fields, self._length)
+        if self._hop:
+            self._read_hop_headers(self._head)
         self._until_close = (
             self._length is None
             and not self._head_only
@@ -221,44 +269,58 @@ class ClientConnection(asyncio.Protocol):
             and not has_no_body(status)
         )
         self._reusable = self._parser.should_keep_alive() or (self._head_only and self._says_keep_alive())
-        fields = self._fields
-        connection = self._hop.get(CONNECTION)
-        if connection is not None:
-            named = named_by(connection) - _USUAL_CONNECTION_TOKENS
-            if named:
-                fields = [field for field in fields if field[0].lower() not in named]
-        self._head = AnswerHead(status, fields, self._length)
         receiver.answer(self._head)
         if self._head_only:
-            self._complete()
+            self._ended = True
+
+    def _take_interim(self, status: int) -> None:
+        """1xx: `100 Continue` and its like are dropped, `101` ends HTTP on this connection."""
+        if status == 101:
+            if not self._upgrades:
+                raise Refusal(502, "it switches protocols without being asked")
+            return
+        fed = self._fed
+        self._reset()
+        self._got = True
+        self._fed = fed
+
+    def _read_hop_headers(self, head: AnswerHead) -> None:
+        coding = self._hop.get(TRANSFER_ENCODING)
+        if coding is not None and coding.strip().lower() != b"chunked":
+            raise Refusal(502, "its transfer coding is not chunked")
+        connection = self._hop.get(CONNECTION)
+        if connection is not None:
+            head.fields = end_to_end(head.fields, connection)
 
     def on_body(self, data: bytes) -> None:
-        if self._receiver is not None:
+        if self._ended:
+            self._reusable = False  # a body where none may be
+        elif self._receiver is not None:
             self._receiver.data(data)
 
     def on_message_complete(self) -> None:
-        if self._status and not self._head_only:
-            self._complete()
+        if self._status:
+            self._ended = True
 
     def _complete(self) -> None:
+        """All that came with the answer's end is parsed, so it is known whether anything came behind it."""
         receiver, self._receiver = self._receiver, None
+        reusable = self._reusable and not self._sending and not self._full
         if self._got:
             self._end_parsed()
-        if self._reusable and not self.transport.is_closing():
+        if reusable and not self.transport.is_closing():
             self._pool.put(self)
         else:
-            self.transport.close()
+            self.transport.abort()
         if receiver is not None:
             receiver.end()
 
     def _end_parsed(self) -> None:
-        head = self._head if self._reusable and not self._head_only else None
         if self._head_only:
             # llhttp waits for the body that the head announced; a fresh parser does not.
             self._parser = httptools.HttpResponseParser(self)
             self._head_only = False
         self._reset()
-        self._head = head
 
     def _says_keep_alive(self) -> bool:
         return b"close" not in self._hop.get(CONNECTION, b"").lower() and self._parser.get_http_version() == "1.1"
@@ -266,21 +328,35 @@ class ClientConnection(asyncio.Protocol):
     def _switch(self, behind: bytes) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.switched(self._fields, self.transport, behind)
+            fields = end_to_end(self._fields, self._hop.get(CONNECTION, b""))
+            receiver.switched(fields, self.transport, behind)
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
+        if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
+            error = error.__context__
+        self._reusable = False
+        if self._ended:
+            return  # what is malformed came behind the answer
         receiver, self._receiver = self._receiver, None
         self.transport.abort()
         if receiver is not None:
             receiver.broken(f"the answer is malformed: {error}", True)
-        if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
-            raise error.__context__  # a bug of ours, not of the peer's
+        if not isinstance(error, httptools.HttpParserError | Refusal):
+            raise error  # a bug of ours, not of the peer's
 
 
 _END = b"\r\n\r\n"
 _MAX_KNOWN_HEADS = 1024
 _MAX_KNOWN_SIZE = 1024
-_USUAL_CONNECTION_TOKENS = {b"close", b"keep-alive", b"upgrade", b""}
+
+
+def _size(fields: list[Field]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _head_too_large(limit: int) -> Refusal:
+    return Refusal(502, f"its head is larger than {limit} bytes")
+
 
 Dialled = Callable[["ClientConnection | None", str], None]
 """Called once with a connection, or with None and the reason why there is none."""
@@ -290,13 +366,14 @@ class Pool:
     """Idle connections by address, last used first out; dials when asked."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
-        self._limits = limits
+        self.limits = limits
         self._idle: dict[str, list[ClientConnection]] = {}
         self.known_heads: dict[bytes, AnswerHead] = {}
         self._loop = asyncio.get_running_loop()
         self._dials: set[asyncio.Task[None]] = set()
         self._now = self._loop.time()
-        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._tick_seconds = min(_TICK, limits.pooled_idle / 2)
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def __repr__(self) -> str:
         return f"<Pool idle={sum(map(len, self._idle.values()))} dials={len(self._dials)}>"
@@ -345,24 +422,27 @@ class Pool:
 
     async def _dial(self, address: str, dialled: Dialled) -> None:
         try:
-            async with asyncio.timeout(self._limits.dial):
+            async with asyncio.timeout(self.limits.dial):
                 connection = await connect(self, address)
         except TimeoutError:
-            dialled(None, f"no connection within {self._limits.dial:g} s")
-        except OSError as error:
-            dialled(None, error.strerror or str(error))
+            dialled(None, f"no connection within {self.limits.dial:g} s")
+        except (OSError, ValueError) as error:
+            dialled(None, getattr(error, "strerror", None) or str(error))
         else:
-            dialled(connection, "")
+            if connection.transport.is_closing():
+                dialled(None, "the connection was closed at once")
+            else:
+                dialled(connection, "")
 
     def _tick(self) -> None:
         self._now = self._loop.time()
         for address, idle in list(self._idle.items()):
-            for connection in [c for c in idle if self._now - c.idle_since > self._limits.pooled_idle]:
+            for connection in [c for c in idle if self._now - c.idle_since > self.limits.pooled_idle]:
                 idle.remove(connection)
                 connection.transport.close()
             if not idle:
                 del self._idle[address]
-        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def close(self) -> None:
         self._timer.cancel()

@@ -68,7 +68,6 @@ class Exchange:
         "_early",
         "_out",
         "_until_close",
-        "body_limit",
         "complete",
         "expects_continue",
         "fields",
@@ -103,7 +102,6 @@ class Exchange:
         self.expects_continue = False
         self.upgrade = b""
         self.owner: Owner = IDLE
-        self.body_limit = 0
         self.received = 0
         self.complete = False
         self.started = False
@@ -197,11 +195,13 @@ class Exchange:
             self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def hold_body(self) -> None:
-        """Stop reading the request's body until `release_body`."""
-        self._connection.hold_reading()
+        """Stop reading the request's body until `release_body`, or until the answer is finished."""
+        if not self.finished:
+            self._connection.hold_reading()
 
     def release_body(self) -> None:
-        self._connection.release_reading()
+        if not self.finished:
+            self._connection.release_reading()
 
     def switch(self, block: bytes) -> tuple[asyncio.Transport, bytes]:
         """Answer `101` to an upgrade, and give the bare transport and the bytes that came behind the request.

@@ -31,7 +31,9 @@ _KIND_BY_NAME: Final = {
 }
 
 _MAX_SPELLINGS: Final = 4096
+_MAX_REMEMBERED: Final = 64  # bytes; what a stranger sends is not kept at any length
 _kinds: dict[bytes, int] = {}
+_USUAL_CONNECTION_TOKENS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b""))
 _named: dict[bytes, frozenset[bytes]] = {}
 
 Field = tuple[bytes, bytes]
@@ -42,7 +44,7 @@ def header_kind(name: bytes) -> int:
     kind = _kinds.get(name)
     if kind is None:
         kind = _KIND_BY_NAME.get(name.lower(), ORDINARY)
-        if len(_kinds) < _MAX_SPELLINGS:
+        if len(_kinds) < _MAX_SPELLINGS and len(name) <= _MAX_REMEMBERED:
             _kinds[name] = kind
     return kind
 
@@ -72,9 +74,17 @@ def named_by(connection: bytes) -> frozenset[bytes]:
     named = _named.get(connection)
     if named is None:
         named = frozenset(token.strip().lower() for token in connection.split(b","))
-        if len(_named) < _MAX_SPELLINGS:
+        if len(_named) < _MAX_SPELLINGS and len(connection) <= _MAX_REMEMBERED:
             _named[connection] = named
     return named
+
+
+def end_to_end(fields: list[Field], connection: bytes) -> list[Field]:
+    """The headers without those that a `Connection` header makes hop-by-hop."""
+    named = named_by(connection)
+    if named <= _USUAL_CONNECTION_TOKENS:
+        return fields
+    return [field for field in fields if field[0].lower() not in named]
 
 
 class Refusal(Exception):

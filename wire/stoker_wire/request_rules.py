@@ -68,7 +68,7 @@ def origin_form(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
     return check_host(authority), path if path.startswith(b"/") else b"/" + path
 
 
-def refusal_of(error: httptools.HttpParserError) -> Refusal:
+def refusal_of(error: Exception) -> Refusal:
     """How llhttp's complaint is answered."""
     detail = str(error)
     if isinstance(error, httptools.HttpParserInvalidMethodError):

@@ -1,8 +1,10 @@
 """The server side of a connection: bytes in, exchanges out; answers in order, whatever their owners do.
 
 One `ServerConnection` per accepted socket, one `Exchange` per request. llhttp in its strict mode is the first judge of
-every byte; what it lets pass and two parsers could still read differently is refused here. Pipelined requests wait
-parsed until the one before them is answered, and reading stops meanwhile, so they cost at most one read's memory.
+every byte; what it lets pass and two parsers could still read differently is refused by `request_rules`. Pipelined
+requests wait parsed until the one before them is answered, and reading stops meanwhile, so they cost at most one read's
+memory. A client that closes its sending half is taken to have gone, as nginx does: nothing else tells of a caller who
+hung up, and the call that it no longer waits for must end.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
+from stoker_wire.exchange import CHUNKED, IDLE, Exchange, Idle, Owner
 from stoker_wire.limits import Limits
 from stoker_wire.message import (
     CONNECTION,
@@ -23,232 +26,26 @@ from stoker_wire.message import (
     EXPECT,
     HOST,
     ORDINARY,
-    STATUS_LINES,
     TRANSFER_ENCODING,
     UPGRADE,
     Field,
     Refusal,
+    end_to_end,
     field_block,
-    has_no_body,
     header_kind,
     named_by,
 )
+from stoker_wire.request_rules import check_coding, check_host, minor_version, origin_form, refusal_of
 
-CHUNKED = -1
-"""The length of a body that comes in chunks."""
+__all__ = ["CHUNKED", "IDLE", "Exchange", "Handler", "Idle", "Owner", "Server", "ServerConnection"]
 
 _TICK = 0.5
+_STOPPED = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class Owner(Protocol):
-    """Who answers an exchange. All calls come from the event loop and must return at once."""
-
-    def body(self, data: bytes) -> None:
-        """A piece of the request's body."""
-
-    def body_end(self) -> None:
-        """The request is complete."""
-
-    def flush(self) -> None:
-        """All that one read brought has been handed over: send what was gathered."""
-
-    def client_gone(self) -> None:
-        """The client closed, or broke its request off; nothing can be answered any more."""
-
-    def hold(self) -> None:
-        """The client reads too slowly: produce no more for now."""
-
-    def release(self) -> None:
-        """The client has caught up."""
-
-
-class Idle:
-    """An owner that ignores everything: for exchanges that were answered at once."""
-
-    def body(self, data: bytes) -> None: ...
-    def body_end(self) -> None: ...
-    def flush(self) -> None: ...
-    def client_gone(self) -> None: ...
-    def hold(self) -> None: ...
-    def release(self) -> None: ...
-
-
-IDLE: Owner = Idle()
-
-
-class Exchange:
-    """One request and its answer. `target` is the path and query exactly as received.
-
-    `length` is the body's: 0, a number of bytes, or CHUNKED. `fields` are the end-to-end headers, in order; `Host` is
-    apart. Whoever handles it sets `owner`, then calls `start`, `write` (any number), `finish`; or `abort`.
-    """
-
-    __slots__ = (
-        "_bodyless",
-        "_chunks",
-        "_connection",
-        "_early",
-        "_out",
-        "_until_close",
-        "body_limit",
-        "complete",
-        "expects_continue",
-        "fields",
-        "finished",
-        "host",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "owner",
-        "received",
-        "started",
-        "status",
-        "target",
-        "upgrade",
-    )
-
-    def __init__(self, connection: ServerConnection) -> None:
-        self._connection = connection
-        self._out: list[bytes] = []
-        self._early: list[bytes] | None = None
-        self._bodyless = False
-        self._chunks = False
-        self._until_close = False
-        self.method = b""
-        self.target = b""
-        self.host = b""
-        self.fields: list[Field] = []
-        self.length = 0
-        self.minor = 1
-        self.keep_alive = True
-        self.expects_continue = False
-        self.upgrade = b""
-        self.owner: Owner = IDLE
-        self.body_limit = 0
-        self.received = 0
-        self.complete = False
-        self.started = False
-        self.finished = False
-        self.status = 0
-
-    def __repr__(self) -> str:
-        state = "finished" if self.finished else "started" if self.started else "open"
-        return f"<Exchange {self.method.decode()} {self.target[:60]!r} {state} {self.status or ''}>"
-
-    @property
-    def peer(self) -> bytes:
-        """The client's address without the port; empty for a unix socket."""
-        return self._connection.peer
-
-    @property
-    def secure(self) -> bool:
-        return self._connection.secure
-
-    def start(self, status: int, block: bytes, length: int | None) -> None:
-        """Begin the answer. `block` holds the end-to-end headers ready for the wire, without any about framing.
-
-        `length` is the body's size in bytes, or None when it is not known beforehand.
-        """
-        self.started = True
-        self.status = status
-        head = [STATUS_LINES[status], block]
-        self._bodyless = has_no_body(status) or self.method == b"HEAD"
-        if length is not None:
-            if status != 204 and status >= 200:
-                head.append(b"Content-Length: %d\r\n" % length)
-        elif not self._bodyless:
-            self._frame_unknown_length(head)
-        if not self.keep_alive or (not self.complete and not self._connection.reads_on(self)):
-            self.keep_alive = False
-            head.append(b"Connection: close\r\n")
-        elif self.minor == 0:
-            head.append(b"Connection: keep-alive\r\n")
-        head.append(b"\r\n")
-        self._out.append(b"".join(head))
-
-    def _frame_unknown_length(self, head: list[bytes]) -> None:
-        if self.minor == 1:
-            self._chunks = True
-            head.append(b"Transfer-Encoding: chunked\r\n")
-        else:
-            self._until_close = True
-            self.keep_alive = False
-
-    def write(self, data: bytes) -> None:
-        """Add to the answer's body; sent at the next `flush` or `finish`."""
-        if self._bodyless or not data:
-            return
-        if self._chunks:
-            self._out.append(b"%x\r\n" % len(data))
-            self._out.append(data)
-            self._out.append(b"\r\n")
-        else:
-            self._out.append(data)
-
-    def flush(self) -> None:
-        out = self._out
-        if out:
-            self._connection.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            self._out = []
-
-    def finish(self) -> None:
-        """The answer is complete: send the rest, and let the next request on this connection begin."""
-        if self._chunks and not self._bodyless:
-            self._out.append(b"0\r\n\r\n")
-        self.flush()
-        self.finished = True
-        self._connection.answered(self)
-
-    def respond(self, status: int, block: bytes, body: bytes) -> None:
-        """The whole answer at once."""
-        self.start(status, block, len(body))
-        if body and not self._bodyless:
-            self._out.append(body)
-        self.finish()
-
-    def abort(self) -> None:
-        """Break the answer off so that the client sees it broken: the connection ends without the last chunk."""
-        self.finished = True
-        self._connection.abort(reset=self._until_close)
-
-    def accept_body(self) -> None:
-        """The body is wanted: a client that waits for `100 Continue` is told to go on."""
-        if self.expects_continue and not self.started:
-            self.expects_continue = False
-            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def hold_body(self) -> None:
-        """Stop reading the request's body until `release_body`."""
-        self._connection.hold_reading()
-
-    def release_body(self) -> None:
-        self._connection.release_reading()
-
-    def switch(self, block: bytes) -> tuple[asyncio.Transport, bytes]:
-        """Answer `101` to an upgrade, and give the bare transport and the bytes that came behind the request.
-
-        The exchange is over then, and the connection is the caller's.
-        """
-        head = STATUS_LINES[101] + block + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % self.upgrade
-        self._connection.transport.write(head)
-        self.started = self.finished = True
-        self.status = 101
-        return self._connection.hand_over()
-
-    # For the connection only.
-
-    def keep_early(self, data: bytes) -> None:
-        """Body bytes that came before the exchange had its turn."""
-        if self._early is None:
-            self._early = []
-        self._early.append(data)
-
-    def take_early(self) -> list[bytes]:
-        early, self._early = self._early or [], None
-        return early
-
+_MAX_REST = 64 * 1024
+"""A rest of a body that nobody wants is read, to keep the connection, up to so many bytes."""
+_MAX_BEHIND = 64 * 1024
+"""What a client may send behind an upgrade request before that is answered."""
 
 Handler = Callable[[Exchange], None]
 """Called when a request's head is complete and it is its turn. Sets `exchange.owner`, or answers at once."""
@@ -263,8 +60,9 @@ class Server:
         self.connections: set[ServerConnection] = set()
         self.draining = False
         self._loop = asyncio.get_running_loop()
+        self._tick_seconds = min(_TICK, limits.shortest_wait / 2)
         self.now = self._loop.time()
-        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def __call__(self) -> ServerConnection:
         """The protocol factory for `loop.create_server` and its kin."""
@@ -274,7 +72,7 @@ class Server:
         self.now = self._loop.time()
         for connection in list(self.connections):
             connection.check_time(self.now)
-        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def drain(self) -> None:
         """From now on each connection closes after the answer that it is giving; idle ones close at once."""
@@ -294,20 +92,28 @@ class Server:
 
 
 class ServerConnection(asyncio.Protocol):
-    """One accepted connection."""
+    """One accepted connection.
+
+    `_current` is being answered, `_queue` waits for its turn, `_parsing` is the one whose body is coming in. `_over`:
+    the last answer is given, and whatever else comes is thrown away.
+    """
 
     __slots__ = (
+        "_advancing",
         "_behind",
+        "_blocked",
         "_current",
         "_fed",
         "_fields",
-        "_head_ended",
+        "_full",
         "_held",
         "_hop",
         "_host",
         "_in_body",
         "_length",
         "_lingers_since",
+        "_moved",
+        "_over",
         "_parser",
         "_parsing",
         "_queue",
@@ -318,6 +124,7 @@ class ServerConnection(asyncio.Protocol):
         "_switches",
         "_target",
         "_unwritten",
+        "_unwritten_since",
         "_waits",
         "peer",
         "secure",
@@ -331,16 +138,21 @@ class ServerConnection(asyncio.Protocol):
         self._parsing: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._refusal: Refusal | None = None
-        self._since = server.now
+        self._over = False
         self._lingers_since = 0.0
-        self._held = False
+        self._since = server.now
+        self._held = False  # by the current exchange
+        self._blocked = False  # something must be looked at when the current exchange ends
+        self._full = False  # the client has not taken what was written
+        self._advancing = False
         self._fed = 0
+        self._moved = False  # the parser has come to the end of a head, or to a byte of a body
         self._behind = b""
         self._in_body = False
-        self._head_ended = False
         self._waits = True
         self._switches = False
         self._unwritten = 0
+        self._unwritten_since = 0.0
         self.secure = False
         self.peer = b""
         self._reset_head()
@@ -367,6 +179,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
+        self._over = True
         self._queue.clear()
         current, self._current = self._current, None
         if current is not None and not current.finished:
@@ -377,37 +190,61 @@ class ServerConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._current is not None:
             self._current.owner.hold()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self._current is not None:
             self._current.owner.release()
+        else:
+            self._next()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingers_since or self._refusal is not None:
+        if self._over or self._refusal is not None:
             return
         if self._switches:
-            self._behind += data
+            self._keep_behind(data)
             return
         if self._waits:
             self._waits = False
             self._since = self._server.now
-        self._head_ended = False
+        self._moved = False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgraded:
-            self._end_upgraded_head(data[upgraded.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            self._refuse(error.__context__)
-        except httptools.HttpParserError as error:
-            self._refuse(_refusal_of(error))
-        else:
-            if not self._waits and self._parsing is None and not self._head_ended:
-                self._count_unfinished_head(len(data))
+        except _STOPPED as error:
+            self._end_feed(data, error)
+        if not self._waits and not self._moved:
+            self._count_unmoved(len(data))
+        elif self._target:
+            self._waits = False  # the beginning of one more head
         current = self._current
         if current is not None:
             current.owner.flush()
+
+    def _end_feed(self, data: bytes, error: Exception) -> None:
+        """llhttp has stopped: behind an upgrade it goes on, for anything else the client gets a refusal."""
+        while isinstance(error, httptools.HttpParserUpgrade):
+            data = self._end_upgraded_head(data[error.args[0] :])
+            try:
+                self._parser.feed_data(data)
+                return
+            except _STOPPED as next_error:
+                error = next_error
+        if isinstance(error, httptools.HttpParserCallbackError):
+            self._refuse(error.__context__)
+        else:
+            self._refuse(refusal_of(error))
+
+    def _count_unmoved(self, size: int) -> None:
+        """Bound what llhttp swallows between two of its callbacks: endless header lines, chunk extensions, trailers."""
+        self._fed += size
+        if self._fed > self._server.limits.head + self._server.limits.request_line:
+            self._refuse(self._head_too_large())
+
+    def _head_too_large(self) -> Refusal:
+        return Refusal(431, f"the request's head is larger than {self._server.limits.head} bytes")
 
     # httptools callbacks
 
@@ -428,47 +265,51 @@ class ServerConnection(asyncio.Protocol):
         elif kind == HOST:
             if self._host is not None:
                 raise Refusal(400, "the request has two Host headers")
-            self._host = value
+            self._host = check_host(value)
         elif kind == CONTENT_LENGTH:
             self._length = int(value)
         elif kind == TRANSFER_ENCODING:
-            self._check_coding(value.lower())
+            check_coding(value)
             self._length = CHUNKED
         else:
             earlier = self._hop.get(kind)
             self._hop[kind] = value if earlier is None else earlier + b"," + value
 
     def on_headers_complete(self) -> None:
+        if self._over:
+            return
         exchange = Exchange(self)
         exchange.method = self._parser.get_method()
         exchange.keep_alive = self._parser.should_keep_alive() and not self._server.draining
-        exchange.minor = self._check_version()
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            exchange.minor = minor_version(version, chunked=self._length == CHUNKED)
         exchange.target = self._target
-        if self._host is None:
-            if exchange.minor == 1:
-                raise Refusal(400, "the request has no Host header")
-        else:
+        if self._host is not None:
             exchange.host = self._host
+        elif exchange.minor == 1:
+            raise Refusal(400, "the request has no Host header")
         exchange.fields = self._fields
         exchange.length = self._length
-        if self._target[0] != 47 or exchange.method == b"CONNECT":  # "/"
-            exchange.target = _origin_form(exchange.method, self._target)
-        elif b"#" in self._target:
-            raise Refusal(400, "the request's target has a fragment")
+        if self._target[0] != 47 or b"#" in self._target or exchange.method == b"CONNECT":  # "/"
+            authority, exchange.target = origin_form(exchange.method, self._target)
+            exchange.host = authority or exchange.host
         if self._hop:
             self._read_hop_headers(exchange)
         self._reset_head()
-        self._in_body = self._head_ended = True
+        self._in_body = self._moved = True
         self._fed = 0
         exchange.complete = exchange.length == 0
         self._parsing = exchange
-        if self._current is None:
+        if self._current is None and not self._full:
             self._begin(exchange)
         else:
-            self._queue.append(exchange)
-            self.transport.pause_reading()
+            self._wait_in_line(exchange)
 
     def on_body(self, data: bytes) -> None:
+        self._moved = True
+        self._fed = 0
+        self._since = self._server.now
         exchange = self._parsing
         if exchange is None:
             return
@@ -485,39 +326,23 @@ class ServerConnection(asyncio.Protocol):
         self._in_body = False
         self._size = 0
         self._waits = True
-        if exchange is None:
+        if exchange is None or exchange.complete:
             return
-        waited = not exchange.complete
         exchange.complete = True
-        if exchange is self._current and waited and not exchange.finished:
+        if exchange is not self._current:
+            return
+        if exchange.finished:
+            self._end_rest(exchange)
+        else:
             exchange.owner.body_end()
 
     # Reading a head
 
-    def _check_coding(self, coding: bytes) -> None:
-        if coding == b"chunked":
-            return
-        if coding.rpartition(b",")[2].strip() == b"chunked":
-            raise Refusal(501, "the only transfer coding that is understood is chunked")
-        raise Refusal(400, "the last transfer coding must be chunked, or the body has no end")
-
-    def _check_version(self) -> int:
-        version = self._parser.get_http_version()
-        if version == "1.1":
-            return 1
-        if version != "1.0":
-            raise Refusal(505, f"HTTP/{version} is not spoken here, HTTP/1.1 is")
-        if self._length == CHUNKED:
-            raise Refusal(400, "an HTTP/1.0 request cannot have a transfer coding")
-        return 0
-
     def _read_hop_headers(self, exchange: Exchange) -> None:
         connection = self._hop.get(CONNECTION)
         if connection is not None:
-            named = named_by(connection)
-            if not named <= _USUAL_CONNECTION_TOKENS:
-                exchange.fields = [field for field in exchange.fields if field[0].lower() not in named]
-            if b"upgrade" in named and UPGRADE in self._hop:
+            exchange.fields = end_to_end(exchange.fields, connection)
+            if UPGRADE in self._hop and b"upgrade" in named_by(connection):
                 self._switches = True
                 self._read_upgrade(exchange)
         expect = self._hop.get(EXPECT)
@@ -533,40 +358,42 @@ class ServerConnection(asyncio.Protocol):
             exchange.upgrade = b"websocket"
             exchange.keep_alive = False
 
-    def _end_upgraded_head(self, behind: bytes) -> None:
+    def _end_upgraded_head(self, behind: bytes) -> bytes:
         """llhttp stops behind a head that asks for an upgrade. Only WebSocket is switched to; others go on as HTTP.
 
-        Clients offer `h2c` on ordinary requests, so their body is then read by a parser with a head of our making.
+        Clients offer `h2c` on ordinary requests, with and without a body. Returns what is to be parsed as HTTP.
         """
         exchange = self._parsing
+        if self._over or self._refusal is not None:
+            return b""
         if exchange is None or exchange.upgrade:
-            self._behind = behind
-            return
+            self._keep_behind(behind)
+            return b""
         self._switches = False
-        self._parser = httptools.HttpRequestParser(self)
         if exchange.length:
-            self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-            chunked = exchange.length == CHUNKED
-            framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % exchange.length
-            self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % framing)
+            self._parser = _parser_of_body(self, exchange)
         else:
+            self._parser = httptools.HttpRequestParser(self)
             self.on_message_complete()
-        if behind:
-            self.data_received(behind)
+        return behind
 
-    def _count_unfinished_head(self, size: int) -> None:
-        self._fed += size
-        if self._fed > self._server.limits.head + self._server.limits.request_line:
-            self._refuse(self._head_too_large())
-
-    def _head_too_large(self) -> Refusal:
-        return Refusal(431, f"the request's head is larger than {self._server.limits.head} bytes")
+    def _keep_behind(self, data: bytes) -> None:
+        self._behind += data
+        if len(self._behind) > _MAX_BEHIND:
+            self.transport.pause_reading()
 
     # The order of exchanges
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
         self._server.handler(exchange)
+
+    def _wait_in_line(self, exchange: Exchange) -> None:
+        if len(self._queue) >= self._server.limits.pipelined:
+            raise Refusal(429, f"more than {self._server.limits.pipelined} requests wait on this connection")
+        self._queue.append(exchange)
+        self._blocked = True
+        self.transport.pause_reading()
 
     def answered(self, exchange: Exchange) -> None:
         """The current exchange's answer is written; go on to what follows it."""
@@ -577,53 +404,75 @@ class ServerConnection(asyncio.Protocol):
             self._close_behind_answer(exchange)
         elif exchange.complete:
             self._current = None
-            if self._queue or self._refusal is not None:
+            if self._blocked:
                 self._next()
         else:
             # The rest of a body that nobody wanted is read and thrown away; `reads_on` bounded it.
-            exchange.owner = _Rest(self, exchange)
+            exchange.owner = IDLE
             self.release_reading()
-
-    def _next(self) -> None:
-        while self._queue and self._current is None:
-            exchange = self._queue.popleft()
-            self._begin(exchange)
-            if not exchange.finished:
-                self._hand_early_body(exchange)
-        if self._current is None:
-            if self._refusal is not None:
-                self._answer_refusal(self._refusal)
-            elif not self._held:
-                self.transport.resume_reading()
-
-    def _hand_early_body(self, exchange: Exchange) -> None:
-        early = exchange.take_early()
-        for data in early:
-            exchange.owner.body(data)
-        if exchange.length and exchange.complete and not exchange.finished:
-            exchange.owner.body_end()
-        if not exchange.finished:
-            exchange.owner.flush()
-
-    def rest_read(self, exchange: Exchange) -> None:
-        if exchange is self._current:
-            self._current = None
-            self._next()
 
     def reads_on(self, exchange: Exchange) -> bool:
         """Whether the rest of a body is small enough to be read for the sake of keeping the connection."""
-        return 0 < exchange.length - exchange.received <= 65536 and not exchange.expects_continue
+        return 0 < exchange.length - exchange.received <= _MAX_REST and not exchange.expects_continue
+
+    def _end_rest(self, exchange: Exchange) -> None:
+        if exchange.keep_alive:
+            self._current = None
+            self._next()
+        else:
+            self._close_behind_answer(exchange)
+
+    def _next(self) -> None:
+        """Begin what waits, one after the other; exchanges that are answered at once do not come back in here."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._queue and self._may_begin:
+                self._held = False
+                self._begin(exchange := self._queue.popleft())
+                if exchange is self._current:
+                    self._hand_early_body(exchange)
+        finally:
+            self._advancing = False
+        if not self._queue and not self._over:
+            self._unblock()
+
+    @property
+    def _may_begin(self) -> bool:
+        return self._current is None and not self._full and not self._over
+
+    def _unblock(self) -> None:
+        """Nothing waits any more."""
+        if self._current is None:
+            self._held = self._blocked = False
+            if self._refusal is not None:
+                self._answer_refusal(self._refusal)
+        if not self._held:
+            self.release_reading()
+
+    def _hand_early_body(self, exchange: Exchange) -> None:
+        for data in exchange.take_early():
+            if not exchange.finished:
+                exchange.owner.body(data)
+        if exchange.length and exchange.complete and not exchange.finished:
+            exchange.owner.body_end()
+        if exchange is self._current:
+            exchange.owner.flush()
 
     def _close_behind_answer(self, exchange: Exchange) -> None:
+        read_all = exchange.complete and self._refusal is None and not self._behind and not self._queue
         self._current = None
         self._queue.clear()
-        if exchange.complete:
+        if read_all:
+            self._over = True
             self.transport.close()
         else:
             self._linger()
 
     def _linger(self) -> None:
         """Read on for a while and throw away, then close; closing at once would make the kernel send a reset."""
+        self._over = True
         self._lingers_since = self._server.now or 1e-9
         if not self.secure and self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -633,23 +482,35 @@ class ServerConnection(asyncio.Protocol):
 
     def _refuse(self, error: BaseException | None) -> None:
         if not isinstance(error, Refusal):
+            self._over = True
             raise error or RuntimeError("the parser's callback failed without an error")
+        if self._over:
+            return
         self._refusal = error
-        current = self._current
-        if self._parsing in self._queue:
+        self._blocked = True
+        if self._parsing is not None and self._parsing in self._queue:
             self._queue.remove(self._parsing)
+        current = self._current
         if current is None:
-            self._answer_refusal(error)
-        elif current is self._parsing and not current.finished:
-            owner, current.owner = current.owner, IDLE
-            started = current.started
-            current.finished = True
-            owner.client_gone()
-            self._current = None
-            if started:
-                self.abort()
-            else:
+            if not self._queue:
                 self._answer_refusal(error)
+        elif current is self._parsing:
+            self._refuse_current(current, error)
+
+    def _refuse_current(self, exchange: Exchange, refusal: Refusal) -> None:
+        """The exchange that is being answered turns out to be malformed in its body."""
+        self._current = None
+        self._queue.clear()
+        if exchange.finished:
+            self._linger()
+            return
+        exchange.finished = True
+        owner, exchange.owner = exchange.owner, IDLE
+        owner.client_gone()
+        if exchange.started:
+            self.abort()
+        else:
+            self._answer_refusal(refusal)
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         exchange = Exchange(self)
@@ -665,7 +526,7 @@ class ServerConnection(asyncio.Protocol):
     # Flow, time, end
 
     def hold_reading(self) -> None:
-        self._held = True
+        self._held = self._blocked = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
@@ -676,76 +537,108 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        return self._current is not None
+        return self._current is not None and not self._current.finished
 
     def check_time(self, now: float) -> None:
+        """Called every tick: end what takes longer than its limit."""
         limits = self._server.limits
-        if self._lingers_since:
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten:
+            self._check_writing(unwritten, now)
+        elif self._lingers_since:
+            self._unwritten = 0
             if now - self._lingers_since > limits.linger:
-                self.transport.abort()
+                self._end_linger()
         elif self._current is not None:
-            self._check_progress(now)
+            self._check_body(self._current, now)
+        elif self._over:
+            pass
         elif not self._waits:
             if now - self._since > limits.header_wait:
                 self._refuse(Refusal(408, f"the request's head took longer than {limits.header_wait:g} s to arrive"))
         elif now - self._since > limits.idle:
+            self._over = True
             self.transport.close()
 
-    def _check_progress(self, now: float) -> None:
-        unwritten = self.transport.get_write_buffer_size()
-        if unwritten == 0 or unwritten != self._unwritten:
-            self._unwritten = unwritten
-            self._since = now
-        elif now - self._since > self._server.limits.stalled_write:
+    def _end_linger(self) -> None:
+        if self.secure and not self.transport.is_closing():
+            self.transport.close()  # says so to the peer; the next tick aborts
+        else:
             self.abort()
 
+    def _check_writing(self, unwritten: int, now: float) -> None:
+        self._since = now  # what the client has to send is not waited for while it has something to take
+        if self._lingers_since:
+            self._lingers_since = now
+        if unwritten != self._unwritten:
+            self._unwritten = unwritten
+            self._unwritten_since = now
+        elif now - self._unwritten_since > self._server.limits.stalled_write:
+            self.abort()
+
+    def _check_body(self, exchange: Exchange, now: float) -> None:
+        self._unwritten = 0
+        awaited = not exchange.complete and not self._held and not exchange.expects_continue
+        if not awaited or (exchange.started and not exchange.finished):
+            self._since = now
+        elif now - self._since > self._server.limits.body_wait:
+            wait = self._server.limits.body_wait
+            self._refuse(Refusal(408, f"no byte of the request's body came for {wait:g} s"))
+
     def drain(self) -> None:
-        if self._current is None:
-            self.transport.close()
-        else:
+        if self._current is not None:
             self._current.keep_alive = False
+        elif self._queue:
+            self._queue[0].keep_alive = False
+        elif not self._over:
+            self._over = True
+            self.transport.close()
 
     def abort(self, reset: bool = False) -> None:
+        self._over = True
         sock = self.transport.get_extra_info("socket")
         if reset and sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
     def hand_over(self) -> tuple[asyncio.Transport, bytes]:
+        self._over = True
         self._current = None
         self._server.connections.discard(self)
         return self.transport, self._behind
 
 
-class _Rest(Idle):
-    """The owner of an answered exchange whose request has not ended."""
-
-    def __init__(self, connection: ServerConnection, exchange: Exchange) -> None:
-        self._connection = connection
-        self._exchange = exchange
-        exchange.finished = False
-
-    def body_end(self) -> None:
-        self._exchange.finished = True
-        self._connection.rest_read(self._exchange)
-
-
-class _BodyOnly:
-    """Passes a parser's body callbacks on, and none about the head that was made up for it."""
+class _BodyParser:
+    """Callbacks of a parser that was fed a head of our making, which is ignored; the body and all behind it are not."""
 
     def __init__(self, connection: ServerConnection) -> None:
-        self.on_body = connection.on_body
         self._connection = connection
+        self._in_made_up_head = True
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
-    def on_header(self, name: bytes, value: bytes) -> None: ...
+    def on_url(self, url: bytes) -> None:
+        if not self._in_made_up_head:
+            self._connection.on_url(url)
 
-    def on_message_complete(self) -> None:
-        connection = self._connection
-        connection.on_message_complete()
-        connection._parser = httptools.HttpRequestParser(connection)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_made_up_head:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._in_made_up_head:
+            self._in_made_up_head = False
+        else:
+            self._connection.on_headers_complete()
 
 
-_USUAL_CONNECTION_TOKENS = {b"close", b"keep-alive", b"upgrade", b""}
+def _parser_of_body(connection: ServerConnection, exchange: Exchange) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(_BodyParser(connection))
+    framing = b"Transfer-Encoding: chunked" if exchange.length == CHUNKED else b"Content-Length: %d" % exchange.length
+    close = b"" if exchange.keep_alive else b"Connection: close\r\n"
+    parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n%b%b\r\n\r\n" % (close, framing))
+    return parser
+
 
 REFUSAL_BLOCK = field_block(
     [
@@ -754,28 +647,3 @@ REFUSAL_BLOCK = field_block(
         (b"X-Stoker-Error", b"client; malformed-request"),
     ]
 )
-
-
-def _refusal_of(error: httptools.HttpParserError) -> Refusal:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return Refusal(400, "the request's method is not known")
-    detail = str(error)
-    if "PRI" in detail:
-        return Refusal(505, "HTTP/2 is not spoken here, HTTP/1.1 is")
-    return Refusal(400, f"the request is malformed: {detail}")
-
-
-def _origin_form(method: bytes, target: bytes) -> bytes:
-    """The path and query of a target in another form (RFC 9112, section 3.2), or a refusal."""
-    if method == b"CONNECT":
-        raise Refusal(405, "CONNECT is not served here")
-    if method == b"OPTIONS" and target == b"*":
-        return b"/*"
-    scheme, separator, rest = target.partition(b"://")
-    if not separator or scheme.lower() not in (b"http", b"https") or b"#" in target:
-        raise Refusal(400, "the request's target is neither a path nor a URL")
-    slash = rest.find(b"/")
-    query = rest.find(b"?")
-    if query != -1 and (slash == -1 or query < slash):
-        return b"/" + rest[query:]
-    return rest[slash:] if slash != -1 else b"/"

@@ -18,7 +18,8 @@ from stoker_sdk.errors import StokerError
 def lock_data_folder(data: DataDir) -> int:
     """Make the folder, and hold its lock. Raises `StokerError` when another server has it. Returns the descriptor."""
     try:
-        data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        # As root, functions pass through it to what is theirs below.
+        data.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         descriptor = os.open(data.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StokerError(

@@ -76,7 +76,7 @@ def _start(
     https = listen(options.https, options.proxies, "--https")
     interpreter = prepare_interpreter(options.data.path)
     certificates = ensure_certificates(options.data.tls, options.names)
-    supervisor.start(_fork_server(run, environment))
+    supervisor.start(_fork_server(run, interpreter, environment))
     control = supervisor.start(_control(options, run, interpreter, environment))
     for number in range(options.proxies):
         if not supervisor.stopping:
@@ -91,14 +91,17 @@ def _start(
     }
 
 
-def _fork_server(run: RunDir, environment: Mapping[str, str]) -> Child:
+def _fork_server(run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]) -> Child:
     lifeline, _held = os.pipe2(os.O_CLOEXEC)  # `_held` stays open in this process for as long as it lives
-    arguments = ["--socket", str(run.fork_socket), "--lifeline", str(lifeline), "--ready-fd"]
+    arguments = ["--socket", str(run.fork_socket), "--lifeline", str(lifeline)]
+    arguments += ["--executable", str(interpreter.python)]
+    for entry in interpreter.stdlib:
+        arguments += ["--library", entry]
     # Replicas are forks of it, so nothing of our environment may be in its memory.
     kept = {name: environment[name] for name in _KEPT_FOR_FORK_SERVER if name in environment}
     return Child(
         "the fork server",
-        lambda ready: [sys.executable, "-P", "-m", "stoker_watchdog.forkserver", *arguments, str(ready)],
+        lambda ready: [sys.executable, "-P", "-m", "stoker_watchdog.forkserver", *arguments, "--ready-fd", str(ready)],
         kept | {_RUN: str(run.path)},
         (lifeline,),
     )
@@ -112,8 +115,6 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "data_dir": str(options.data.path),
         "run_dir": str(run.path),
         "metrics": f"{options.metrics[0]}:{options.metrics[1]}",
-        "python": str(interpreter.python),
-        "library": interpreter.stdlib,
         "library_path": interpreter.library_path,
         "first_id": options.first_id,
         "id_count": options.id_count,

@@ -26,7 +26,7 @@ from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
 from stoker_gateway.control.proxies import Proxies
 from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
-from stoker_gateway.providers.local.launch import Interpreter, Launcher, RunDir
+from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
 from stoker_gateway.secrets import SecretStore
@@ -44,8 +44,6 @@ class ControlSettings(msgspec.Struct, frozen=True):
     data_dir: str
     run_dir: str
     metrics: str
-    python: str
-    library: list[str]
     library_path: str
     first_id: int
     id_count: int
@@ -91,8 +89,7 @@ async def serve(settings: ControlSettings) -> None:
 def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
-    interpreter = Interpreter(settings.python, tuple(settings.library), settings.library_path)
-    launcher = Launcher(data, run, interpreter, ids, secrets.read, own_limits=cgroups is None)
+    launcher = Launcher(data, run, settings.library_path, ids, secrets.read, own_limits=cgroups is None)
     return LocalProvider(data, run, launcher, Limiter(cgroups))
 
 

@@ -32,6 +32,8 @@ class Call:
     _target: ReplicaTarget | None = None
     _body: list[bytes] | None = None
     _sent = False
+    _whole = False  # the request's body has come to its end
+    _queued = False
     _done = False
     _tries = 0
     _head = b""
@@ -67,7 +69,9 @@ class Call:
 
     def _wait(self) -> None:
         entry = self._entry
-        if entry.failure and not entry.targets:
+        if entry.removed:
+            self.gone()
+        elif entry.failure and not entry.targets:
             self._fail(503, "function", "cannot-start", f"{entry.key} cannot start: {entry.failure}")
         elif len(entry.waiting) >= self._proxy.max_waiting:
             self._fail(
@@ -77,6 +81,7 @@ class Call:
                 f"{entry.key} has {len(entry.waiting)} calls waiting already; scale it up or call again later",
             )
         else:
+            self._queued = True
             entry.waiting.append(self)
             self._hold_body()
             self._proxy.wake(entry)
@@ -88,6 +93,7 @@ class Call:
 
     def proceed(self, target: ReplicaTarget) -> None:
         """The wait is over."""
+        self._queued = False
         self._connect(target)
 
     def _connect(self, target: ReplicaTarget) -> None:
@@ -113,13 +119,15 @@ class Call:
         self._connection = connection
         exchange = self._exchange
         if exchange.length == 0:
-            connection.send(self, self._head, head_only=exchange.method == b"HEAD")
+            head_only = exchange.method == b"HEAD"
+            connection.send(self, self._head, head_only=head_only, upgrades=exchange.upgrade != b"")
             return
         exchange.accept_body()
         body, self._body = self._body, None
         # What has come of the body already goes out with the head.
         self._sent = True
-        connection.send(self, b"".join([self._head, *(body or ())]), head_only=exchange.method == b"HEAD")
+        head = b"".join([self._head, *(body or ())])
+        connection.send(self, head, head_only=exchange.method == b"HEAD", more=not self._whole)
         exchange.release_body()
 
     # Owner of the exchange: the request's way to the replica
@@ -133,7 +141,12 @@ class Call:
     def body_end(self) -> None:
         if self._exchange.length == CHUNKED:
             self._gather(b"0\r\n\r\n")
+        self._whole = True
         self.flush()
+        if self._sent and self._connection is not None:
+            self._connection.end_body()
+        else:
+            self._exchange.release_body()  # nothing of it is left to hold, and a client that leaves is noticed
 
     def _gather(self, *pieces: bytes) -> None:
         if self._body is None:
@@ -144,7 +157,7 @@ class Call:
     def flush(self) -> None:
         if self._body and self._sent and self._connection is not None:
             body, self._body = self._body, None
-            self._connection.transport.write(body[0] if len(body) == 1 else b"".join(body))
+            self._connection.send_body(body[0] if len(body) == 1 else b"".join(body))
 
     def client_gone(self) -> None:
         self._end(499)
@@ -194,7 +207,7 @@ class Call:
             self._exchange.abort()
             self._end(502)
         elif not answered and self._may_repeat(connection):
-            self._try_elsewhere(f"its connection broke: {reason}")
+            self._try_elsewhere(f"its connection broke: {reason}", stale=connection is not None and connection.reused)
         else:
             self._fail(502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}")
 
@@ -218,11 +231,13 @@ class Call:
         """Nothing of the answer came. Repeat only what is safe by its method and has no body that is gone."""
         return connection is not None and self._exchange.method in _SAFE_METHODS and not self._sent
 
-    def _try_elsewhere(self, reason: str) -> None:
+    def _try_elsewhere(self, reason: str, *, stale: bool = False) -> None:
+        """`stale`: the connection had been idle, which says nothing against its replica."""
         target, self._target = self._target, None
         if target is not None:
             target.inflight -= 1
-            target.suspect_until = self._proxy.now + 1.0
+            if not stale:
+                target.suspect_until = self._proxy.now + 1.0
         self._tries += 1
         entry = self._entry
         other = entry.choose(self._proxy.now)
@@ -253,15 +268,19 @@ class Call:
 
     def gone(self) -> None:
         """The function was removed while this call waited."""
+        self._queued = False
         self._fail(404, "client", "unknown-function", f"function {self._entry.key} was removed")
 
     def refuse(self, reason: str) -> None:
         """The function cannot start, so waiting is in vain."""
+        self._queued = False
         self._fail(503, "function", "cannot-start", f"{self._entry.key} cannot start: {reason}")
 
     def _fail(self, status: int, side: str, code: str, reason: str) -> None:
         exchange = self._exchange
-        if not exchange.finished:
+        if exchange.started and not exchange.finished:
+            exchange.abort()
+        elif not exchange.finished:
             block = error_block(self._proxy, side, code, self._stamp.call_id, retry=status in (429, 503))
             exchange.respond(status, block, f"{reason}\n".encode())
         self._end(status)
@@ -279,16 +298,14 @@ class Call:
         target, self._target = self._target, None
         if target is not None:
             target.inflight -= 1
+        elif self._queued:
+            entry.waiting.remove(self)
         if entry.calls.pop(self, None) is None:
             entry.streams.pop(self, None)
         entry.inflight -= 1
         entry.count(status, monotonic() - self.begun)
         if entry.waiting:
             self._proxy.serve_waiting(entry)
-
-    @property
-    def waits(self) -> bool:
-        return not self._done and self._target is None
 
 
 def _chunk(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -39,6 +39,8 @@ class Entry:
         "inflight",
         "key",
         "removed",
+        "serving",
+        "shortened",
         "started",
         "streams",
         "targets",
@@ -54,12 +56,15 @@ class Entry:
         self.failure = ""
         self.targets: list[ReplicaTarget] = []
         self.waiting: deque[Call] = deque()
-        # Insertion order is deadline order, since all calls of a function have the same timeout.
+        # Insertion order is deadline order, since all calls of a function have the same timeout; `shortened` tells
+        # that calls from before a shorter timeout are among them.
         self.calls: dict[Call, float] = {}
         self.streams: dict[Call, float] = {}
         self.inflight = 0
         self.woken = False
         self.removed = False
+        self.serving = False
+        self.shortened = False
         self.started = 0
         self.codes: dict[int, list[float]] = {}
 
@@ -69,6 +74,7 @@ class Entry:
     def update(self, route: Route) -> list[str]:
         """Take over a new route; returns the addresses that have left."""
         known = {target.id: target for target in self.targets}
+        self.shortened = bool(self.calls) and (self.shortened or route.timeout < self.timeout)
         self.timeout = route.timeout
         self.concurrency = route.concurrency
         self.failure = route.failure

@@ -35,6 +35,7 @@ _IN_ANSWER = {
     b"x-duration-seconds": _DROPPED,
 }
 _MAX_SPELLINGS = 4096
+_MAX_REMEMBERED = 64  # bytes; what a stranger sends is not kept at any length
 _USABLE_CALL_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -148,7 +149,7 @@ def answer_block(proxy: Proxy, exchange: Exchange, passed: PassedOn, stamp: Stam
 def _kind(known: dict[bytes, int], name: bytes) -> int:
     """What a header is, by its name in a spelling that was not met yet; remembered, since lowering costs more."""
     kind = known.get(name.lower(), _ORDINARY)
-    if len(known) < _MAX_SPELLINGS:
+    if len(known) < _MAX_SPELLINGS and len(name) <= _MAX_REMEMBERED:
         known[name] = kind
     return kind
 

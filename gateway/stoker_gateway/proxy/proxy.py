@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 
@@ -88,7 +89,7 @@ class Proxy:
             entry = self._entries[route.key] = (
                 self._retired.pop(route.key) if route.key in self._retired else Entry(route.key)
             )
-            entry.removed = False
+            entry.removed = entry.woken = False
             for token in _tokens(route.key):
                 self._by_token[token] = entry
         for address in entry.update(route):
@@ -105,9 +106,10 @@ class Proxy:
         entry.removed = True
         for target in entry.targets:
             self.pool.close_address(target.address)
-        while entry.waiting:
-            entry.waiting.popleft().gone()
         entry.targets = []
+        waiting, entry.waiting = entry.waiting, deque()
+        for call in waiting:
+            call.gone()
         if entry.started:
             self._retired[key] = entry  # its calls still run, and its counters go on if it comes again
 
@@ -121,11 +123,17 @@ class Proxy:
 
     def serve_waiting(self, entry: Entry) -> None:
         """Send waiting calls on, in the order in which they came, as far as there is room."""
+        if not entry.serving:  # a call that ends in here would come back for the next
+            entry.serving = True
+            try:
+                self._serve_in_order(entry)
+            finally:
+                entry.serving = False
+
+    def _serve_in_order(self, entry: Entry) -> None:
         waiting = entry.waiting
         while waiting:
-            if not waiting[0].waits:
-                waiting.popleft()
-            elif entry.failure and not entry.targets:
+            if entry.failure and not entry.targets:
                 waiting.popleft().refuse(entry.failure)
             elif (target := entry.choose(self.now)) is not None:
                 waiting.popleft().proceed(target)
@@ -148,7 +156,7 @@ class Proxy:
         self._wall_offset = time.time_ns() - time.monotonic_ns()
         self.date_line = f"Date: {formatdate(wall, usegmt=True)}\r\n".encode()
         self._expire_control_waits()
-        for entry in self._entries.values():
+        for entry in [*self._entries.values(), *self._retired.values()]:
             if entry.calls or entry.streams or entry.waiting:
                 self._check(entry)
         self._timer = self._loop.call_later(_TICK, self._tick)
@@ -163,6 +171,9 @@ class Proxy:
             if deadline > self.now:
                 break
             call.expire()
+        if entry.shortened:
+            for call in [c for c, deadline in entry.calls.items() if deadline <= self.now]:
+                call.expire()
         for call in [c for c, since in entry.streams.items() if self.now - since > entry.timeout]:
             call.expire()
         if entry.waiting:

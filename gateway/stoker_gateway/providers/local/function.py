@@ -36,6 +36,7 @@ STABLE_SECONDS = 10.0
 """A replica that was ready for so long before it crashed is started again at once."""
 _DRAIN_GRACE = 5.0
 _OUTPUT_LINES = 20
+_TIMER_SLACK = 0.01  # timers of uvloop may fire a millisecond early, and nobody would nudge again
 
 
 class Host(Protocol):
@@ -159,7 +160,7 @@ class LocalFunction:
             self._host.emptied(self)
 
     def _may_start(self) -> bool:
-        return self._host.link.connected.is_set() and monotonic() >= self._retry_at
+        return self._host.link.connected.is_set() and monotonic() >= self._retry_at - _TIMER_SLACK
 
     def _proven(self) -> None:
         """The wanted version is there in full: from now on it is what serves."""

@@ -28,17 +28,6 @@ _DEFAULT_THREADS = 32
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """The Python that functions see: its executable, its standard library when that is staged elsewhere, and the
-    `LD_LIBRARY_PATH` that the executable needs then.
-    """
-
-    executable: str = ""
-    library: tuple[str, ...] = ()
-    library_path: str = ""
-
-
-@dataclass(frozen=True)
 class RunDir:
     """The folder of what lives only while the platform runs; short, because socket paths may have 107 characters."""
 
@@ -101,20 +90,23 @@ class Launched(msgspec.Struct, frozen=True):
 
 
 class Launcher:
-    """Prepares replicas. `read_secret(namespace, name)` gives bytes; with `own_limits` replicas limit themselves."""
+    """Prepares replicas. `read_secret(namespace, name)` gives bytes; with `own_limits` replicas limit themselves.
+
+    `library_path` is what the functions' Python needs as `LD_LIBRARY_PATH` when it is started by name; mostly empty.
+    """
 
     def __init__(
         self,
         data: DataDir,
         run: RunDir,
-        interpreter: Interpreter,
+        library_path: str,
         ids: UserIds | None,
         read_secret: Callable[[str, str], bytes],
         own_limits: bool,
     ) -> None:
         self._data = data
         self._run = run
-        self._interpreter = interpreter
+        self._library_path = library_path
         self._ids = ids
         self._read_secret = read_secret
         self._own_limits = own_limits
@@ -137,8 +129,6 @@ class Launcher:
             "handler": artefact.handler,
             "code": code,
             "paths": paths,
-            "library": list(self._interpreter.library),
-            "executable": self._interpreter.executable,
             "environment": self._basic_environment(spec, id) | environment,
             "log": str(log),
             "user": self._user(spec.key),
@@ -180,7 +170,7 @@ class Launcher:
         return self._run.socket(os.urandom(6).hex())
 
     def _basic_environment(self, spec: FunctionSpec, id: str) -> dict[str, str]:
-        staged = {"LD_LIBRARY_PATH": self._interpreter.library_path} if self._interpreter.library_path else {}
+        staged = {"LD_LIBRARY_PATH": self._library_path} if self._library_path else {}
         return staged | {
             "PATH": _PATH,
             "HOME": "/tmp",

@@ -242,6 +242,8 @@ class LocalProvider:
 
     def _adopt(self, event: Event) -> None:
         """Take over what an earlier control process had started; end what is of no use, or was ending already."""
+        self.launcher.tidy({replica.id for replica in event.replicas})
+        self.limiter.tidy()
         for replica in event.replicas:
             launched = self.launcher.read_settings(replica.id)
             function = self._functions.get(launched.key) if launched else None

@@ -77,7 +77,8 @@ class Records:
 
     def save(self, record: Record) -> None:
         path = self._path(record.key)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._folder, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(path, msgspec.json.format(msgspec.json.encode(record), indent=1))
 
     def delete(self, key: FunctionKey) -> None:
