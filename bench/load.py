@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from statistics import median
 from time import monotonic
 
-from bench.processes import LOAD_CORE, BenchError, cpu_seconds
+from bench.processes import LOAD_CORE, BenchError, cpu_seconds, machine_seconds, own_seconds
 from bench.report import Figure
 
 _SPARE_SECONDS = 20
+_MUCH = 0.06
+_TAKEN_AGAIN = 3
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
 _RATE = re.compile(r"^Requests/sec:\s+([\d.]+)$", re.MULTILINE)
 _QUANTILE = re.compile(r"^\s+(\d+)%\s+([\d.]+)(us|ms|s|m)$", re.MULTILINE)
@@ -34,12 +36,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Round:
-    """One run of wrk: calls a second, latencies in ms, the share of one core that the subject used meanwhile."""
+    """One run of wrk: calls a second, latencies in ms; the share of one core that the subject used meanwhile, and the
+    share of both cores that went to other people's work.
+    """
 
     rate: float
     p50: float
     p99: float
     busy: float = 0.0
+    others: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Duel:
         return (
             f"rounds {min(rates):.2f} to {max(rates):.2f}; p99 {self.median(name, p99_of):.2f} and "
             f"{self.median(peer, p99_of):.2f} ms; busy {self.median(name, busy_of):.0%} and "
-            f"{self.median(peer, busy_of):.0%} of the core, so {by_core_time:.2f} by core time"
+            f"{self.median(peer, busy_of):.0%} of the core, so {by_core_time:.2f} by core time; "
+            f"others had {max(self.median(name, others_of), self.median(peer, others_of)):.0%} of the machine"
         )
 
 
@@ -77,6 +83,10 @@ def p99_of(one: Round) -> float:
 
 def busy_of(one: Round) -> float:
     return one.busy
+
+
+def others_of(one: Round) -> float:
+    return one.others
 
 
 def rate_figure(key: str, result: Duel, name: str, peer: str) -> Figure:
@@ -95,21 +105,34 @@ def p99_figure(key: str, result: Duel, name: str, peer: str) -> Figure:
 
 
 def duel(subjects: Sequence[Subject], *, connections: int, seconds: int, rounds: int, warm_up: int = 1) -> Duel:
-    """Load the subjects in turns, after a warm-up of each that does not count."""
+    """Load the subjects in turns, after a warm-up of each that does not count.
+
+    A turn during which others used much of the two cores is taken again, a few times at most.
+    """
     for subject in subjects:
         wrk(subject.url, connections, warm_up)
-    duels: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
-    for _ in range(rounds):
-        for subject in subjects:
-            duels[subject.name].append(_measured(subject, connections, seconds))
-    return Duel(duels)
+    turns: list[list[Round]] = []
+    again = _TAKEN_AGAIN
+    while len(turns) < rounds:
+        turn = [_measured(subject, connections, seconds) for subject in subjects]
+        if again and max(one.others for one in turn) > _MUCH:
+            again -= 1
+        else:
+            turns.append(turn)
+    return Duel({subject.name: list(own) for subject, own in zip(subjects, zip(*turns, strict=True), strict=True)})
 
 
 def _measured(subject: Subject, connections: int, seconds: int) -> Round:
-    before, begun = sum(map(cpu_seconds, subject.pids)), monotonic()
+    before, begun = _spent(subject), monotonic()
     one = wrk(subject.url, connections, seconds)
-    busy = (sum(map(cpu_seconds, subject.pids)) - before) / (monotonic() - begun)
-    return Round(one.rate, one.p50, one.p99, busy)
+    wall = monotonic() - begun
+    own, ours, machine = (now - then for now, then in zip(_spent(subject), before, strict=True))
+    return Round(one.rate, one.p50, one.p99, own / wall, max(0.0, machine - ours) / (2 * wall))
+
+
+def _spent(subject: Subject) -> tuple[float, float, float]:
+    """Processor time so far: of the subject, of the benchmark with all its processes, of the whole machine."""
+    return sum(map(cpu_seconds, subject.pids)), own_seconds(), machine_seconds()
 
 
 def wrk(url: str, connections: int, seconds: int) -> Round:

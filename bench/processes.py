@@ -125,6 +125,19 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def own_seconds() -> float:
+    """Processor time of the benchmark and all that it has started, what has ended included."""
+    ended = os.times()
+    return cpu_seconds(os.getpid()) + ended.children_user + ended.children_system
+
+
+def machine_seconds() -> float:
+    """Processor time that anybody has used on our two cores; what the kernel does for the network is in there."""
+    cores = psutil.cpu_times(percpu=True)
+    used = [cores[core] for core in (TEST_CORE, LOAD_CORE)]
+    return float(sum(core.user + core.nice + core.system + core.irq + core.softirq + core.steal for core in used))
+
+
 @dataclass(frozen=True)
 class Memory:
     """What one process takes, in MB (10**6 bytes): its own pages, and with its share of the shared ones."""

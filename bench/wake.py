@@ -26,6 +26,7 @@ _TIMES = 200
 _PANDAS_TIMES = 50
 _COLD_TIMES = 15
 _GONE_SECONDS = 30
+_ANSWER_SECONDS = 65  # the platform itself gives up at 60
 _COLD = "import handler; handler.handle(None, None)"
 
 
@@ -86,9 +87,12 @@ def _to_zero(client: ControlClient, name: str) -> None:
 @contextmanager
 def _connection(url: str) -> Iterator[socket.socket]:
     host, _, port = url.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield connection
+        try:
+            yield connection
+        except TimeoutError:
+            raise BenchError(f"no answer within {_ANSWER_SECONDS} s of a wake") from None
 
 
 def _time_call(connection: socket.socket, name: str) -> float:

@@ -195,6 +195,12 @@ async def test_a_callers_own_call_id_is_kept_and_echoed_and_forwarding_is_contin
     assert seen["x-start-time"] != "5"
 
 
+async def test_a_chain_of_forwarders_in_several_headers_keeps_its_order() -> None:
+    headers = b"X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n"
+    head = await seen_by_replica(b"GET /function/f HTTP/1.1\r\nHost: gw\r\n%b\r\n" % headers)
+    assert fields(head)["x-forwarded-for"] == "1.1.1.1, 2.2.2.2, 127.0.0.1"
+
+
 @pytest.mark.parametrize("bad", [b"", b"a b", b"x" * 129, b"\xff"])
 async def test_a_call_id_that_is_not_usable_is_replaced(bad: bytes) -> None:
     seen = fields(await seen_by_replica(b"GET /function/f HTTP/1.1\r\nHost: gw\r\nX-Call-Id: %b\r\n\r\n" % bad))

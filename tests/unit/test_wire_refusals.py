@@ -101,6 +101,27 @@ async def test_a_request_behind_one_that_closes_is_never_begun() -> None:
             assert seen == [b"/"]
 
 
+@pytest.mark.parametrize(
+    "request_head",
+    [b"HEAD / HTTP/1.1\r\nA : b\r\n\r\n", b"HEAD / HTTP/1.1\r\n\r\n", CHUNKED.replace(b"POST", b"HEAD") + b"z"],
+)
+async def test_the_refusal_of_a_head_request_has_no_body(request_head: bytes) -> None:
+    async with serving(Gather) as wire:
+        client = await wire.client()
+        answer = await client.ask(request_head, head_only=True)
+        assert answer.status == 400 and int(answer["Content-Length"]) > 0
+        assert await client.rest() == b""
+        await client.close()
+
+
+async def test_what_is_no_request_behind_a_head_request_is_refused_with_a_body() -> None:
+    async with serving(Gather) as wire:
+        client = await wire.client()
+        await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nx y z")
+        assert (await client.answer(head_only=True)).status == 200
+        assert (await only_answer(await client.rest())).status == 400
+
+
 async def test_a_good_head_just_within_the_limits_passes() -> None:
     head = b"GET /" + b"a" * 16_000 + b" HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 65_000 + b"\r\n\r\n"
     async with serving(Gather) as wire:

@@ -418,6 +418,15 @@ async def test_a_thousand_offers_in_one_write_are_a_thousand_requests(echo: Wire
     await sending
 
 
+async def test_a_bad_request_behind_an_offer_is_refused(echo: Wire) -> None:
+    offer = GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    for bad in (GET.replace(b"Host", b"A") + b"\r\n", b"x y z\r\n", GET + b"A : b\r\n\r\n"):
+        client = await echo.client()
+        await client.send(offer + bad + GET + b"\r\n")
+        assert [(await client.answer()).status, (await client.answer()).status] == [200, 400]
+        assert await client.rest() == b""
+
+
 async def test_an_offer_with_connection_close_is_answered_and_closed(echo: Wire) -> None:
     head = POST + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello"
     client = await echo.client()

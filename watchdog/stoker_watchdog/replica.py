@@ -27,6 +27,7 @@ from stoker_watchdog.event import Context
 from stoker_watchdog.front import Front
 from stoker_watchdog.handler import Handler, HandlerError, load_handler
 from stoker_watchdog.settings import Settings, read_settings
+from stoker_watchdog.zeroes import give_back_zeroes
 from stoker_wire.limits import Limits
 from stoker_wire.server import Server
 
@@ -81,6 +82,7 @@ def _report(status: dict[str, Any]) -> None:
 def _serve(settings: Settings, stream: logs.LogStream) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     loop = uvloop.new_event_loop()
+    give_back_zeroes(loop)
     asyncio.set_event_loop(loop)
     before = len(sys.modules)
     begun = time.monotonic()

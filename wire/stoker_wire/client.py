@@ -26,6 +26,7 @@ from stoker_wire.message import (
     has_no_body,
     header_kind,
 )
+from stoker_wire.outbox import Outbox
 
 _TICK = 1.0
 
@@ -98,6 +99,7 @@ class ClientConnection(asyncio.Protocol):
         "idle_since",
         "reused",
         "transport",
+        "unread",
     )
 
     def __init__(self, pool: Pool, address: str) -> None:
@@ -111,6 +113,7 @@ class ClientConnection(asyncio.Protocol):
         self._full = False  # the peer has not taken what was written
         self._reusable = True
         self.reused = False
+        self.unread = False
         self.idle_since = 0.0
         self._reset()
 
@@ -147,10 +150,10 @@ class ClientConnection(asyncio.Protocol):
         self._head_only = head_only
         self._upgrades = upgrades
         self._sending = more
-        self.transport.write(head)
+        self._pool.outbox.put(self.transport, head)
 
     def send_body(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._pool.outbox.put(self.transport, data)
 
     def end_body(self) -> None:
         self._sending = False
@@ -181,6 +184,9 @@ class ClientConnection(asyncio.Protocol):
         if self._until_close and exc is None:
             receiver.end()
         else:
+            # On a unix socket the kernel says so when the peer left with bytes of ours unread (unix(7)).
+            lost = isinstance(exc, ConnectionResetError | BrokenPipeError)
+            self.unread = lost and self.address.startswith("unix:")
             receiver.broken(str(exc) if exc else "the connection was closed", self._got)
 
     def eof_received(self) -> bool:
@@ -369,6 +375,7 @@ class Pool:
         self.limits = limits
         self._idle: dict[str, list[ClientConnection]] = {}
         self.known_heads: dict[bytes, AnswerHead] = {}
+        self.outbox = Outbox()
         self._loop = asyncio.get_running_loop()
         self._dials: set[asyncio.Task[None]] = set()
         self._now = self._loop.time()

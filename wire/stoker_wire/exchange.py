@@ -165,7 +165,7 @@ class Exchange:
     def flush(self) -> None:
         out = self._out
         if out:
-            self._connection.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._connection.send(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
 
     def finish(self) -> None:
@@ -192,7 +192,7 @@ class Exchange:
         """The body is wanted: a client that waits for `100 Continue` is told to go on."""
         if self.expects_continue and not self.started:
             self.expects_continue = False
-            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def hold_body(self) -> None:
         """Stop reading the request's body until `release_body`, or until the answer is finished."""
@@ -209,7 +209,7 @@ class Exchange:
         The exchange is over then, and the connection is the caller's.
         """
         head = STATUS_LINES[101] + block + b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % self.upgrade
-        self._connection.transport.write(head)
+        self._connection.send(head)
         self.started = self.finished = True
         self.status = 101
         return self._connection.hand_over()

@@ -35,6 +35,7 @@ from stoker_wire.message import (
     header_kind,
     named_by,
 )
+from stoker_wire.outbox import Outbox
 from stoker_wire.request_rules import check_coding, check_host, minor_version, origin_form, refusal_of
 
 __all__ = ["CHUNKED", "IDLE", "Exchange", "Handler", "Idle", "Owner", "Server", "ServerConnection"]
@@ -62,6 +63,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._tick_seconds = min(_TICK, limits.shortest_wait / 2)
         self.now = self._loop.time()
+        self.outbox = Outbox()
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def __call__(self) -> ServerConnection:
@@ -211,10 +213,13 @@ class ServerConnection(asyncio.Protocol):
             self._waits = False
             self._since = self._server.now
         self._moved = False
+        stopped: Exception | None = None
         try:
             self._parser.feed_data(data)
         except _STOPPED as error:
-            self._end_feed(data, error)
+            stopped = error
+        if stopped is not None:
+            self._end_feed(data, stopped)
         if not self._waits and not self._moved:
             self._count_unmoved(len(data))
         elif self._target:
@@ -224,7 +229,11 @@ class ServerConnection(asyncio.Protocol):
             current.owner.flush()
 
     def _end_feed(self, data: bytes, error: Exception) -> None:
-        """llhttp has stopped: behind an upgrade it goes on, for anything else the client gets a refusal."""
+        """llhttp has stopped: behind an upgrade it goes on, for anything else the client gets a refusal.
+
+        It must not be fed while an exception is being handled: that one would become the context of the next, where
+        httptools puts the error of a callback.
+        """
         while isinstance(error, httptools.HttpParserUpgrade):
             data = self._end_upgraded_head(data[error.args[0] :])
             try:
@@ -466,7 +475,7 @@ class ServerConnection(asyncio.Protocol):
         self._queue.clear()
         if read_all:
             self._over = True
-            self.transport.close()
+            self.close()
         else:
             self._linger()
 
@@ -475,6 +484,7 @@ class ServerConnection(asyncio.Protocol):
         self._over = True
         self._lingers_since = self._server.now or 1e-9
         if not self.secure and self.transport.can_write_eof() and not self.transport.is_closing():
+            self._server.outbox.flush()
             self.transport.write_eof()
         self.release_reading()
 
@@ -514,6 +524,10 @@ class ServerConnection(asyncio.Protocol):
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         exchange = Exchange(self)
+        if self._parsing is not None:
+            exchange.method = self._parsing.method
+        elif self._target:
+            exchange.method = self._parser.get_method()
         exchange.keep_alive = False
         exchange.complete = True
         body = f"{refusal.reason}\n".encode()
@@ -558,11 +572,11 @@ class ServerConnection(asyncio.Protocol):
                 self._refuse(Refusal(408, f"the request's head took longer than {limits.header_wait:g} s to arrive"))
         elif now - self._since > limits.idle:
             self._over = True
-            self.transport.close()
+            self.close()
 
     def _end_linger(self) -> None:
         if self.secure and not self.transport.is_closing():
-            self.transport.close()  # says so to the peer; the next tick aborts
+            self.close()  # says so to the peer; the next tick aborts
         else:
             self.abort()
 
@@ -592,10 +606,19 @@ class ServerConnection(asyncio.Protocol):
             self._queue[0].keep_alive = False
         elif not self._over:
             self._over = True
-            self.transport.close()
+            self.close()
+
+    def send(self, data: bytes) -> None:
+        self._server.outbox.put(self.transport, data)
+
+    def close(self) -> None:
+        """Close when what was sent has gone out."""
+        self._server.outbox.flush()
+        self.transport.close()
 
     def abort(self, reset: bool = False) -> None:
         self._over = True
+        self._server.outbox.flush()
         sock = self.transport.get_extra_info("socket")
         if reset and sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -605,6 +628,7 @@ class ServerConnection(asyncio.Protocol):
         self._over = True
         self._current = None
         self._server.connections.discard(self)
+        self._server.outbox.flush()
         return self.transport, self._behind
 
 

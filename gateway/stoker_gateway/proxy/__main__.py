@@ -142,7 +142,10 @@ async def _listen(config: ProxyConfig, server: Server) -> list[asyncio.Server]:
         context.set_alpn_protocols(["http/1.1"])
         for fd in config.https_fds:
             sock = socket.socket(fileno=fd)
-            listeners.append(await loop.create_server(server, sock=sock, ssl=context, backlog=1024))
+            listener = await loop.create_server(
+                server, sock=sock, ssl=context, ssl_handshake_timeout=server.limits.header_wait, backlog=1024
+            )
+            listeners.append(listener)
     return listeners
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 _MAX_TRIES = 5
+_MAX_KEPT = 64 * 1024
 
 
 class Call:
@@ -31,6 +32,7 @@ class Call:
     _connection: ClientConnection | None = None
     _target: ReplicaTarget | None = None
     _body: list[bytes] | None = None
+    _kept: bytes | None = b""
     _sent = False
     _whole = False  # the request's body has come to its end
     _queued = False
@@ -123,11 +125,12 @@ class Call:
             connection.send(self, self._head, head_only=head_only, upgrades=exchange.upgrade != b"")
             return
         exchange.accept_body()
-        body, self._body = self._body, None
+        body = b"".join(self._body or ())
+        self._body = None
         # What has come of the body already goes out with the head.
         self._sent = True
-        head = b"".join([self._head, *(body or ())])
-        connection.send(self, head, head_only=exchange.method == b"HEAD", more=not self._whole)
+        self._keep(body)
+        connection.send(self, self._head + body, head_only=exchange.method == b"HEAD", more=not self._whole)
         exchange.release_body()
 
     # Owner of the exchange: the request's way to the replica
@@ -156,8 +159,15 @@ class Call:
 
     def flush(self) -> None:
         if self._body and self._sent and self._connection is not None:
-            body, self._body = self._body, None
-            self._connection.send_body(body[0] if len(body) == 1 else b"".join(body))
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body = None
+            self._keep(body)
+            self._connection.send_body(body)
+
+    def _keep(self, body: bytes) -> None:
+        """Remember what was sent of a small body, in case that the replica ends before it has read it."""
+        if self._kept is not None:
+            self._kept = self._kept + body if len(self._kept) + len(body) <= _MAX_KEPT else None
 
     def client_gone(self) -> None:
         self._end(499)
@@ -207,6 +217,7 @@ class Call:
             self._exchange.abort()
             self._end(502)
         elif not answered and self._may_repeat(connection):
+            self._take_body_back()
             self._try_elsewhere(f"its connection broke: {reason}", stale=connection is not None and connection.reused)
         else:
             self._fail(502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}")
@@ -228,8 +239,18 @@ class Call:
     # Trouble
 
     def _may_repeat(self, connection: ClientConnection | None) -> bool:
-        """Nothing of the answer came. Repeat only what is safe by its method and has no body that is gone."""
-        return connection is not None and self._exchange.method in _SAFE_METHODS and not self._sent
+        """Nothing of the answer came. Repeat what is safe by its method, or was not read, if its body is not gone.
+
+        A replica runs a call when it has read all of it, so one that left bytes unread has not run it.
+        """
+        if connection is None or (self._sent and self._kept is None):
+            return False
+        return connection.unread or (self._exchange.method in _SAFE_METHODS and not self._sent)
+
+    def _take_body_back(self) -> None:
+        if self._sent and self._kept is not None:
+            self._body = [self._kept, *(self._body or ())]
+            self._sent, self._kept = False, b""
 
     def _try_elsewhere(self, reason: str, *, stale: bool = False) -> None:
         """`stale`: the connection had been idle, which says nothing against its replica."""

@@ -70,7 +70,7 @@ NO_STAMP = Stamp(b"", b"")
 def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) -> tuple[Stamp, bytes]:
     """The call's stamp, and the request's head as the replica gets it, framing included."""
     call_id = b""
-    peer = exchange.peer
+    forwarded = b""
     host, proto = exchange.host, b"https" if exchange.secure else b"http"
     lines = []
     for field in exchange.fields:
@@ -81,7 +81,7 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
         elif known == _CALL_ID:
             call_id = value if _USABLE_CALL_ID.fullmatch(value) else b""
         elif known == _FORWARDED_FOR:
-            peer = b"%b, %b" % (value, peer)
+            forwarded += value + b", "
         elif known == _FORWARDED_HOST:
             host = value
         elif known == _FORWARDED_PROTO:
@@ -94,7 +94,7 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
         exchange.host,
         b"".join(lines),
         stamp.lines,
-        peer,
+        forwarded + exchange.peer,
         host,
         b"X-Forwarded-Proto: %b\r\n%b" % (proto, _framing(exchange)),
     )
