@@ -120,7 +120,7 @@ def condition(harness: Harness, key: FunctionKey = GREET) -> Condition:
 
 async def until_state(harness: Harness, state: str, revision: int = 1, key: FunctionKey = GREET) -> Condition:
     async with asyncio.timeout(LIMIT):
-        while condition(harness, key).state != state or condition(harness, key).revision < revision:  # noqa: ASYNC110
+        while condition(harness, key).state != state or condition(harness, key).revision < revision:
             await asyncio.sleep(0.02)
     return condition(harness, key)
 

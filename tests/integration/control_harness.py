@@ -100,7 +100,7 @@ async def assert_error(response: ClientResponse, status: int, code: str, *words:
 async def until(condition: Callable[[], bool], limit: float = 10.0) -> None:
     """Wait for the condition, not for luck."""
     async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110 - any condition, of any process
+        while not condition():
             await asyncio.sleep(0.01)
 
 

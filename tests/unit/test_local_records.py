@@ -17,7 +17,8 @@ def records(folder: Path) -> Records:
 
 def record(name: str = "greet") -> Record:
     spec = FunctionSpec(name, image="stoker.local/greet@sha256:" + "0" * 64, labels={"a": "b"})
-    return Record(spec, revision=3, created_at="2026-01-31T12:00:00Z", replicas=2, serving=2, failure="no", output=["x"])
+    created = "2026-01-31T12:00:00Z"
+    return Record(spec, revision=3, created_at=created, replicas=2, serving=2, failure="no", output=["x"])
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:

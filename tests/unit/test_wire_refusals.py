@@ -92,6 +92,7 @@ async def test_a_request_behind_one_that_closes_is_never_begun() -> None:
         for first in (
             GET + b"Connection: close\r\n\r\n",
             b"GET / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
             CHUNKED + b"0\r\n\r\n",
             POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000,
         ):

@@ -1,8 +1,8 @@
-"""Makes the fork server's Python the functions' Python, once, so that every fork inherits it and touches nothing for it.
+"""Makes the fork server's Python the functions' Python, once, so that forks inherit it and need not touch anything.
 
-What is on `sys.path` afterwards is the standard library alone: the platform's own packages stay loaded and are not to be
-found by name. Where the library is staged (the platform's interpreter lies where others cannot read it), loaded packages
-are told so, and the folders are listed once here instead of in each replica.
+What is on `sys.path` afterwards is the standard library alone: the platform's own packages stay loaded and are not to
+be found by name. Where the library is staged (the platform's interpreter lies where others cannot read it), loaded
+packages are told so, and the folders are listed once here instead of in each replica.
 """
 
 from __future__ import annotations

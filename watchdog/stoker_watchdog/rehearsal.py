@@ -1,7 +1,7 @@
 """Goes through a replica's start and first calls once, in the fork server itself, before the first fork.
 
-The interpreter writes into code when it runs it for the first times (PEP 659), and modules make things on first use. What
-is done here already is shared by all forks instead of being copied in each: a start gets quicker and a replica smaller.
+The interpreter writes into code when it runs it for the first times (PEP 659), and modules make things on first use.
+What is done here already is shared by all forks instead of being copied in each: starts get quicker, replicas smaller.
 Nothing is left open: the loop is closed, its thread has ended, no socket is bound.
 """
 

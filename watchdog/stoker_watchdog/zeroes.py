@@ -1,8 +1,8 @@
 """Gives pages that hold nothing but zeroes back to the kernel.
 
-uvloop's loop object contains a read buffer of 250 KB, which is cleared when the object is made: that alone writes to sixty
-pages, in every replica, before anything was read. Dropping a page of zeroes changes nothing that can be seen: the kernel
-hands out a page of zeroes when it is touched again.
+uvloop's loop object contains a read buffer of 250 KB, which is cleared when the object is made: that alone writes to
+sixty pages, in every replica, before anything was read. Dropping a page of zeroes changes nothing that can be seen:
+the kernel hands out a page of zeroes when it is touched again.
 """
 
 from __future__ import annotations

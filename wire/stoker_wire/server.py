@@ -351,7 +351,10 @@ class ServerConnection(asyncio.Protocol):
         connection = self._hop.get(CONNECTION)
         if connection is not None:
             exchange.fields = end_to_end(exchange.fields, connection)
-            if UPGRADE in self._hop and b"upgrade" in named_by(connection):
+            named = named_by(connection)
+            if b"close" in named:
+                exchange.keep_alive = False  # whatever else it says
+            if UPGRADE in self._hop and b"upgrade" in named:
                 self._switches = True
                 self._read_upgrade(exchange)
         expect = self._hop.get(EXPECT)
