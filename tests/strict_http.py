@@ -142,12 +142,7 @@ def _read_reply(data: bytes, at: int, method: bytes) -> tuple[Reply, int]:
             named.setdefault(field[1].lower(), []).append(field[2])
     reply = Reply(int(status[1]), closes=named.get(b"connection") == [b"close"])
     at = end + 4
-    if (
-        method == b"HEAD"
-        and reply.closes
-        and reply.status >= 400
-        and len(data) - at == int(named[b"content-length"][0])
-    ):
+    if method == b"HEAD" and reply.closes and named.get(b"content-length") == [b"%d" % (len(data) - at)]:
         return reply, len(data)  # a request line that is malformed behind its method is nobody's HEAD
     if method == b"HEAD" or reply.status < 200 or reply.status in (204, 304):
         return reply, at

@@ -224,7 +224,7 @@ def hostile_pieces(draw: st.DrawFn) -> list[bytes]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=int(os.environ.get("STOKER_HOSTILE_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("STOKER_HOSTILE_EXAMPLES", "300")),
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
