@@ -10,31 +10,32 @@ SOURCES := wire sdk watchdog gateway builder cli
 ARGS ?=
 ONLY ?=
 
-.PHONY: help run test check format bench fuzz clean
+.PHONY: help run test check format bench lock clean
 
 help:
 	@echo "make run [ARGS=...]    install, serve on this machine, deploy the example; Ctrl-C stops all"
 	@echo "make test              install what the tests need, and pass them (minutes)"
 	@echo "make check             format, lint, types, import rules, quick tests (under a minute)"
 	@echo "make bench [ONLY=KEY]  measure against peers; writes bench/out/latest.json"
+	@echo "make lock              take up new versions of the dependencies (constraints.txt)"
 	@echo "make format            format the code"
 	@echo "make clean             remove the virtual environment and caches"
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "stoker needs Python 3.11 or newer; $(PYTHON) is older: set PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make virtual environments: install python3-venv (Debian: apt install python3-venv)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable .
 	@touch $@
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[test]'
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[bench]'
 	@touch $@
 
 run: $(STAMP)
@@ -58,6 +59,12 @@ format: $(TEST_STAMP)
 bench: $(BENCH_STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" bench/needs.sh
 	$(BIN)/python -m bench $(ONLY)
+
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test,bench]'
+	{ sed -n '/^#/p' constraints.txt; .venv-lock/bin/python -m pip freeze | grep -v '^stoker @'; } > constraints.new
+	mv constraints.new constraints.txt && rm -rf .venv-lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
