@@ -70,7 +70,10 @@ def _limit(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if settings.memory:
         # Private data beyond what the warm interpreter has: RLIMIT_AS would count shared libraries and stacks too.
+        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
         bound = settings.memory + _data_size()
+        if most != resource.RLIM_INFINITY:
+            bound = min(bound, most)  # a zygote's fork has its zygote's limit already
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
     if settings.cores:
         allowed = sorted(os.sched_getaffinity(0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from types import ModuleType
 
 _NO_SUCH_MODULE = "stoker_asks_for_the_listing"
@@ -19,6 +19,7 @@ def use_library(executable: str, library: list[str]) -> None:
     """`library` holds the `sys.path` entries of the standard library, where every user can read them."""
     own = [path for path in sys.path if path and "site-packages" not in path and "dist-packages" not in path]
     sys.path[:] = library or [path for path in own if path.startswith((sys.base_prefix, sys.prefix))]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, PathFinder]  # none that a package of ours has added
     _move_packages(sys.path)
     if executable:
         sys.executable = executable

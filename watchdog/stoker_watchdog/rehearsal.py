@@ -2,7 +2,9 @@
 
 The interpreter writes into code when it runs it for the first times (PEP 659), and modules make things on first use.
 What is done here already is shared by all forks instead of being copied in each: starts get quicker, replicas smaller.
-Nothing is left open: the loop is closed, its thread has ended, no socket is bound.
+Nothing is left open: the loop is closed, its thread has ended, no socket is bound. The loop is asyncio's own, because
+libuv keeps a pipe for signals once it has been used, in this process and anew in every fork, where `keep_descriptors`
+would close it behind its back.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-
-import uvloop
 
 from stoker_watchdog.confine import use_paths
 from stoker_watchdog.event import Context
@@ -53,7 +53,7 @@ def _start(folder: str) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     use_paths([folder])
     handler = load_handler("example.handler")
-    loop = uvloop.new_event_loop()
+    loop = asyncio.SelectorEventLoop()
     give_back_zeroes(loop)
     loop.run_until_complete(_call(settings, handler))
     loop.close()
