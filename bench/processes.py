@@ -25,6 +25,8 @@ TEST_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.005
 
+_MB = 2**20
+
 
 class BenchError(Exception):
     """A figure cannot be measured; the message says why."""
@@ -140,7 +142,7 @@ def machine_seconds() -> float:
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process takes, in MB (10**6 bytes): its own pages, and with its share of the shared ones."""
+    """What one process takes, in MB as `ps` and `top` count (2**20 bytes): its own pages; those and its share of others."""
 
     name: str
     uss: float
@@ -155,7 +157,7 @@ def memory_of(pid: int) -> dict[int, Memory]:
 def _memory(process: psutil.Process) -> Memory:
     command, sizes = process.cmdline(), process.memory_full_info()
     name = command[command.index("-m") + 1] if "-m" in command else process.name()
-    return Memory(str(name), sizes.uss / 1e6, sizes.pss / 1e6)
+    return Memory(str(name), sizes.uss / _MB, sizes.pss / _MB)
 
 
 def free_port() -> int:

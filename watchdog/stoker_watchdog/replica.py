@@ -38,6 +38,7 @@ _SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop i
 def run_replica(settings_descriptor: int, listener: int, log: int, status: int, parent: int) -> NoReturn:
     """The main function of a fresh fork, of the fork server or of a zygote. Never returns."""
     code = 1
+    gc.disable()  # until it is ready: a collection writes into many pages that it shares so far
     try:
         settings = read_settings(settings_descriptor)
         keep_descriptors(listener, log, status)
@@ -109,6 +110,7 @@ async def _run(settings: Settings, handler: Handler, stream: logs.LogStream, rep
     else:
         accepting = await loop.create_server(server, sock=listener, backlog=1024)
     gc.freeze()
+    gc.enable()
     _report({"ready": report})
     await stop.wait()
     await _drain(front, server, accepting, settings)
