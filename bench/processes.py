@@ -142,7 +142,7 @@ def machine_seconds() -> float:
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process takes, in MB as `ps` and `top` count (2**20 bytes): its own pages; those and its share of others."""
+    """What one process takes, in MB as `ps` counts (2**20 bytes): its own pages; those and its share of others."""
 
     name: str
     uss: float

@@ -1,4 +1,4 @@
-"""What a replica must be able to do though it is a fork: start programs, and start quickly when its imports are slow."""
+"""What a replica must be able to do though it is a fork: start programs, and start quickly with slow imports."""
 
 from __future__ import annotations
 
