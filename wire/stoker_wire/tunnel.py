@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 
 class _Half(asyncio.Protocol):
-    """Reads one transport and writes to the other."""
+    """The protocol of one transport, which writes what it reads to the other."""
 
-    def __init__(self, tunnel: Tunnel, own: asyncio.Transport, other: asyncio.Transport) -> None:
+    def __init__(self, tunnel: Tunnel, other: asyncio.Transport) -> None:
         self._tunnel = tunnel
-        self._own = own
         self._other = other
 
     def data_received(self, data: bytes) -> None:
@@ -38,8 +37,8 @@ class Tunnel:
     def __init__(self, client: asyncio.Transport, upstream: asyncio.Transport, closed: Callable[[], None]) -> None:
         self._ends = (client, upstream)
         self._closed: Callable[[], None] | None = closed
-        client.set_protocol(_Half(self, client, upstream))
-        upstream.set_protocol(_Half(self, upstream, client))
+        client.set_protocol(_Half(self, upstream))
+        upstream.set_protocol(_Half(self, client))
 
     def open(self, from_client: bytes, from_upstream: bytes) -> None:
         """Pass on what either side had sent behind its head, and read on."""

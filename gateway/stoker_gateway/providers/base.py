@@ -74,7 +74,13 @@ class Provider(Protocol):
         """One function. Raises `NotFound`."""
 
     def logs(self, key: FunctionKey, query: LogQuery) -> AsyncIterator[LogLine]:
-        """The lines that the function printed, oldest first. Raises `NotFound` at the first step."""
+        """The lines that the function printed, oldest first: an async generator, which the caller closes.
+
+        Raises `NotFound` at the first step.
+        """
 
     async def restart(self, key: FunctionKey) -> None:
-        """Replace every replica by a new one of the same revision, as a rolling update does (a secret changed)."""
+        """Replace every replica by a new one of the same revision, as a rolling update does (a secret changed).
+
+        Returns when it has begun, as `deploy` does.
+        """

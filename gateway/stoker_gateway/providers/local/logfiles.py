@@ -11,7 +11,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -140,7 +140,7 @@ def open_safely(path: Path) -> BinaryIO | None:
 
 
 def _modified(file: BinaryIO) -> str:
-    moment = datetime.utcfromtimestamp(os.fstat(file.fileno()).st_mtime)
+    moment = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
