@@ -332,10 +332,8 @@ class ForkServer:
             status = json.loads(line)
             if "ready" in status and not replica.ready:
                 replica.ready = True
-                seconds, modules = (
-                    float(status["ready"]["seconds"]),
-                    [str(m) for m in status["ready"]["imports"]],
-                )
+                told = dict(status["ready"])
+                seconds, modules = float(told.get("seconds", 0)), [str(m) for m in told.get("imports", ())]
                 self._tell({"event": "ready", "id": replica.id, "seconds": seconds})
                 self._consider_zygote(replica, seconds, modules)
             elif "failed" in status:

@@ -11,12 +11,10 @@ from collections import deque
 from time import monotonic
 
 from stoker_watchdog.call import Call
-from stoker_watchdog.event import Context
-from stoker_watchdog.handler import Handler
 from stoker_watchdog.logs import LogStream
 from stoker_watchdog.metrics import Metrics
+from stoker_watchdog.runner import Runner
 from stoker_watchdog.settings import Settings
-from stoker_watchdog.threads import Threads
 from stoker_wire.server import Exchange
 
 _TICK = 0.1
@@ -29,13 +27,11 @@ _REFUSED = (
 class Front:
     """Routes the exchanges of one replica and keeps its calls within their limits."""
 
-    def __init__(self, settings: Settings, handler: Handler, context: Context, log: LogStream) -> None:
+    def __init__(self, settings: Settings, runner: Runner, log: LogStream) -> None:
         self.settings = settings
-        self.handler = handler
-        self.context = context
         self.log = log
         self.loop = asyncio.get_running_loop()
-        self.threads = Threads(self.loop, settings.threads)
+        self._runner = runner
         self.metrics = Metrics()
         self.ready = True
         self._running = 0
@@ -48,13 +44,10 @@ class Front:
         """The handler of the engine's server."""
         if exchange.target.startswith(b"/_/") and self._own_page(exchange):
             return
-        call = Call(self, exchange)
+        call = self._runner.call(self, exchange)
         exchange.owner = call
         self._calls[call] = call.begun + self.settings.timeout
-        if exchange.length:
-            exchange.accept_body()
-        else:
-            self.admit(call)
+        call.begin()
 
     def _own_page(self, exchange: Exchange) -> bool:
         path = exchange.target
@@ -100,7 +93,7 @@ class Front:
         if call in self._waiting:
             self._waiting.remove(call)
             return
-        if not call._runs:
+        if not call.runs:
             return
         self._running -= 1
         if self._waiting:

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stoker_watchdog.confine import use_paths
-from stoker_watchdog.event import Context
 from stoker_watchdog.front import Front
 from stoker_watchdog.handler import Handler, load_handler
 from stoker_watchdog.logs import LogFile, LogStream
+from stoker_watchdog.python_runner import PythonRunner
 from stoker_watchdog.settings import Settings, parse_settings
 from stoker_watchdog.zeroes import give_back_zeroes
 from stoker_wire.server import Server
@@ -61,10 +61,10 @@ def _start(folder: str) -> None:
 
 
 async def _call(settings: Settings, handler: Handler) -> None:
-    context = Context(settings.function, settings.namespace, settings.secrets)
-    front = Front(settings, handler, context, LogStream(LogFile("")))
-    server = Server(front.handle)
     loop = asyncio.get_running_loop()
+    runner = PythonRunner(settings, handler, loop)
+    front = Front(settings, runner, LogStream(LogFile("")))
+    server = Server(front.handle)
     loop.add_signal_handler(signal.SIGTERM, server.drain)
     client, accepted = socket.socketpair()
     client.setblocking(False)
@@ -75,7 +75,7 @@ async def _call(settings: Settings, handler: Handler) -> None:
     client.close()
     server.close()
     front.stop()
-    front.threads.close()
+    runner.threads.close()
 
 
 def _forget(folder: str) -> None:

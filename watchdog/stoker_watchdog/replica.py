@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-import inspect
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -23,9 +21,11 @@ import uvloop
 
 from stoker_watchdog import logs
 from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors, use_paths
-from stoker_watchdog.event import Context
 from stoker_watchdog.front import Front
-from stoker_watchdog.handler import Handler, HandlerError, load_handler
+from stoker_watchdog.handler import HandlerError, load_handler
+from stoker_watchdog.native import MissingProgram, run_native
+from stoker_watchdog.python_runner import PythonRunner
+from stoker_watchdog.runner import Runner
 from stoker_watchdog.settings import Settings, read_settings
 from stoker_watchdog.zeroes import give_back_zeroes
 from stoker_wire.limits import Limits
@@ -43,6 +43,8 @@ def run_replica(settings_descriptor: int, listener: int, log: int, status: int, 
         settings = read_settings(settings_descriptor)
         keep_descriptors(listener, log, status)
         confine(settings, parent)
+        if settings.mode == "native":
+            run_native(settings)
         stream = logs.install(settings.log)
         use_paths(settings.paths)
         code = _serve(settings, stream)
@@ -62,7 +64,7 @@ def _report_failure(error: BaseException) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, HandlerError):
+    if isinstance(error, HandlerError | MissingProgram):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"the handler cannot be imported: {error.msg} ({error.filename}, line {error.lineno})"
@@ -87,22 +89,21 @@ def _serve(settings: Settings, stream: logs.LogStream) -> int:
     asyncio.set_event_loop(loop)
     before = len(sys.modules)
     begun = time.monotonic()
-    handler = load_handler(settings.handler)
+    runner = PythonRunner(settings, load_handler(settings.handler), loop)
     seconds = time.monotonic() - begun
     # The newest come first here: only they are looked at, since looking writes to an object's memory.
     imported = [*islice(reversed(sys.modules), len(sys.modules) - before)][::-1]
-    loop.run_until_complete(_run(settings, handler, stream, {"seconds": seconds, "imports": imported}))
+    loop.run_until_complete(_run(settings, runner, stream, {"seconds": seconds, "imports": imported}))
     return 0
 
 
-async def _run(settings: Settings, handler: Handler, stream: logs.LogStream, report: dict[str, Any]) -> None:
+async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, report: dict[str, Any]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    context = Context(settings.function, settings.namespace, settings.secrets)
-    context.state = await _call_hook(handler.init)
-    front = Front(settings, handler, context, stream)
+    await runner.open()
+    front = Front(settings, runner, stream)
     server = Server(front.handle, _LIMITS)
     listener = socket.socket(fileno=LISTENER)
     if listener.family == socket.AF_UNIX:
@@ -114,7 +115,7 @@ async def _run(settings: Settings, handler: Handler, stream: logs.LogStream, rep
     _report({"ready": report})
     await stop.wait()
     await _drain(front, server, accepting, settings)
-    await _call_hook(handler.close)
+    await runner.close()
 
 
 async def _drain(front: Front, server: Server, accepting: asyncio.Server, settings: Settings) -> None:
@@ -128,11 +129,3 @@ async def _drain(front: Front, server: Server, accepting: asyncio.Server, settin
     while not (front.idle and not server.busy) and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     front.stop()
-
-
-async def _call_hook(hook: Callable[[], Any] | None) -> Any:
-    if hook is None:
-        return None
-    if inspect.iscoroutinefunction(hook):
-        return await hook()
-    return await asyncio.to_thread(hook)

@@ -13,14 +13,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """Times in seconds, sizes in bytes; 0 means no limit. `paths` go to the front of sys.path, in order."""
+    """Times in seconds, sizes in bytes; 0 means no limit. `paths` go to the front of sys.path, in order.
+
+    `handler` is the module of mode `python`; `command` is the program of the modes that start one.
+    """
 
     id: str
     function: str
     namespace: str
     revision: int = 0
     socket: str = ""
+    mode: str = "python"
     handler: str = "function.handler"
+    command: list[str] = field(default_factory=list)
     code: str = ""
     paths: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)

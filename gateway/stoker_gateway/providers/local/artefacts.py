@@ -12,15 +12,22 @@ from stoker_sdk.function import LOCAL_REGISTRY
 
 _REFERENCE = re.compile(re.escape(LOCAL_REGISTRY) + r"/[a-z0-9][-a-z0-9.]*@sha256:([0-9a-f]{64})")
 
+MODES = ("python", "native")
+"""What the watchdog can run here."""
+
 
 class Artefact(msgspec.Struct, frozen=True):
-    """`artefact.json`. `environment` is the hex digest of a folder of packages, or empty."""
+    """`artefact.json`. `environment` is the hex digest of a folder of packages, or empty.
+
+    `handler` is the module of mode `python`, `fprocess` the command of every other mode.
+    """
 
     name: str
     mode: str = "python"
     handler: str = "function.handler"
     environment: str = ""
     template: str = ""
+    fprocess: str = ""
 
 
 def digest_of(image: str) -> str:
@@ -43,6 +50,6 @@ def read_artefact(data: DataDir, image: str) -> tuple[str, Artefact]:
         raise BadInput(f"image {image!r} is not on this machine: build it here with `stoker build`") from None
     except (OSError, msgspec.DecodeError) as error:
         raise BadInput(f"image {image!r} cannot be read: {error}; build it again with `stoker build`") from error
-    if artefact.mode != "python":
+    if artefact.mode not in MODES:
         raise BadInput(f"image {image!r} is for the mode {artefact.mode!r}, which cannot run here yet")
     return digest, artefact

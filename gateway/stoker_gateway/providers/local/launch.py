@@ -126,7 +126,9 @@ class Launcher:
             "namespace": spec.key.namespace,
             "revision": version.revision,
             "socket": socket,
+            "mode": artefact.mode,
             "handler": artefact.handler,
+            "command": _command(spec.env_process or artefact.fprocess),
             "code": code,
             "paths": paths,
             "environment": self._basic_environment(spec, id) | environment,
@@ -246,6 +248,11 @@ def describe_limits(limits: Limits, by_cgroup: bool) -> str:
             limits.cores
         )
     return ", ".join(parts)
+
+
+def _command(fprocess: str) -> list[str]:
+    """Split at spaces, no quoting, as the contract's watchdogs do (section 8.1)."""
+    return fprocess.split()
 
 
 def _give(path: Path, user: int) -> None:

@@ -1,0 +1,34 @@
+"""What a mode does for its replica: prepare, make calls, tell its health, end. One implementation for each mode.
+
+| mode | module | a call is |
+|---|---|---|
+| `python` | `python_runner` | the handler, in this process |
+
+`native` has none: the function's program is its own watchdog and replaces this process (`native.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from stoker_wire.server import Exchange
+
+if TYPE_CHECKING:
+    from stoker_watchdog.call import Call
+    from stoker_watchdog.front import Front
+
+
+class Runner(Protocol):
+    """Made before the loop runs; everything else happens in it."""
+
+    async def open(self) -> None:
+        """Whatever must be there before the replica is ready. What it raises fails the start, with its text."""
+
+    def call(self, front: Front, exchange: Exchange) -> Call:
+        """A call for this exchange, which has just begun."""
+
+    async def health(self) -> str:
+        """Empty when calls can be served, else the reason why not, in one line. Asked every so often."""
+
+    async def close(self) -> None:
+        """The last call has ended: close what is open."""
