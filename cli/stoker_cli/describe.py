@@ -11,6 +11,7 @@ from stoker_cli.connection import connected
 from stoker_cli.options import Target, json_option, target_options
 from stoker_cli.output import print_json
 from stoker_cli.surroundings import Surroundings
+from stoker_sdk.faults import Fault
 from stoker_sdk.function import Condition, FunctionStatus, Resources
 from stoker_sdk.gateway_address import function_url
 
@@ -88,9 +89,18 @@ def _condition(condition: Condition) -> list[Line]:
     ]
     if condition.message:
         lines.append(("Message", condition.message))
+    if condition.code:
+        lines.append(("Error", f"function; {condition.code}"))
+    if condition.faults:
+        lines.append(("Latest faults", "\n".join(map(_fault, condition.faults))))
     if condition.output:
         lines.append(("Last output", "\n".join(condition.output)))
     return lines
+
+
+def _fault(fault: Fault) -> str:
+    call = f", call {fault.call}" if fault.call else ""
+    return f"{fault.at}  {fault.status} {fault.side}; {fault.code}{call}\n  {fault.message}"
 
 
 def _revision(condition: Condition) -> str:

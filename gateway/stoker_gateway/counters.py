@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from stoker_sdk.faults import Fault, latest
+
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds; a last bucket without a bound follows them (contract section 7)."""
 
@@ -35,13 +37,21 @@ class Timings(msgspec.Struct):
         self.seconds += other.seconds
 
 
+MAX_FAULTS: Final = 12
+"""Kept of one function; a function can make codes up."""
+
+
 class FunctionCounters(msgspec.Struct):
-    """One function's calls. `key` is `NAME.NAMESPACE`; `codes` holds those that ended, by status."""
+    """One function's calls. `key` is `NAME.NAMESPACE`; `codes` holds those that ended, by status.
+
+    `faults` are the latest of each code.
+    """
 
     key: str
     started: int = 0
     inflight: int = 0
     codes: dict[int, Timings] = {}
+    faults: list[Fault] = []
 
     @property
     def ended(self) -> int:
@@ -55,6 +65,8 @@ class FunctionCounters(msgspec.Struct):
         self.inflight += other.inflight
         for code, timings in other.codes.items():
             self.codes.setdefault(code, Timings()).add(timings)
+        if other.faults:
+            self.faults = latest([*self.faults, *other.faults], MAX_FAULTS)
 
 
 class Counters(Protocol):

@@ -16,11 +16,20 @@ class Target(msgspec.Struct, frozen=True):
     address: str
 
 
+class Loss(msgspec.Struct, frozen=True):
+    """A replica that ended unasked: why, as a code of `faults` and a line. Told once, to those whose calls it had."""
+
+    id: str
+    code: str
+    reason: str
+
+
 class Route(msgspec.Struct, frozen=True):
     """One function. `key` is `NAME.NAMESPACE`; `timeout` is in seconds; `concurrency` is per replica, 0 no limit.
 
     `targets` is empty while no replica is ready: calls then wait for a wake. `failure` is set when the function
-    cannot start at all, so that waiting calls are told the reason at once instead of at their deadline.
+    cannot start at all, so that waiting calls are told the reason at once instead of at their deadline; `failure_code`
+    is its code.
     """
 
     key: str
@@ -28,3 +37,5 @@ class Route(msgspec.Struct, frozen=True):
     concurrency: int
     targets: list[Target]
     failure: str = ""
+    failure_code: str = "cannot-start"
+    losses: list[Loss] = []

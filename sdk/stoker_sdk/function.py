@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from stoker_sdk.errors import BadInput
+from stoker_sdk.faults import Fault
 from stoker_sdk.names import (
     DEFAULT_NAMESPACE,
     FunctionKey,
@@ -135,13 +136,16 @@ class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel")
     """Ours, in the answer's `stoker` key: how the last deploy went. Other clients ignore it.
 
     `state` is deploying, ready, failed (the revision before serves on, where there is one) or zero (scaled to zero).
-    `message` says why it failed, in one or two lines; `output` holds the last lines that the replica printed.
+    `message` says why it failed, in one or two lines, and `code` the same as `X-Stoker-Error` does; `output` holds the
+    last lines that the replica printed. `faults` are the latest of each kind that calls met, the newest first.
     """
 
     state: str
     revision: int
     serving: int = 0
     message: str = ""
+    code: str = ""
+    faults: list[Fault] = []
     output: list[str] = []
     limits: str = ""
     timeout: str = ""

@@ -59,6 +59,12 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def format_rfc3339(nanoseconds: int) -> str:
+    """A Unix time in nanoseconds, in UTC, to the millisecond: `2026-01-31T12:00:00.250Z`."""
+    moment = datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{nanoseconds // 1_000_000 % 1000:03d}Z"
+
+
 def parse_rfc3339(text: str, what: str = "time") -> datetime:
     """A time with its zone. Raises `BadInput` for anything else than RFC 3339."""
     try:

@@ -75,6 +75,7 @@ class Replica:
     heard: bytes = b""
     stop: int = 0
     failure: str = ""
+    code: str = ""
 
 
 @dataclass
@@ -285,7 +286,8 @@ class ForkServer:
         for path in (replica.path, replica.settings):
             _unlink(path)
         self._tend_orphans()
-        self._tell({"event": "exited", "id": replica.id, "exit": how, "failure": replica.failure})
+        failure = {"failure": replica.failure, "code": replica.code}
+        self._tell({"event": "exited", "id": replica.id, "exit": how} | failure)
 
     # What functions leave behind
 
@@ -338,6 +340,7 @@ class ForkServer:
                 self._consider_zygote(replica, seconds, modules)
             elif "failed" in status:
                 replica.failure = str(status["failed"])[:2000]
+                replica.code = str(status.get("code", ""))[:40]
         except (ValueError, KeyError, TypeError):
             return  # a function's code wrote there; what it says has no weight
 

@@ -147,6 +147,11 @@ class HandlerCall(Call):
         self.finish()
 
     def _respond_failure(self, error: BaseException) -> None:
+        if isinstance(error, MemoryError):
+            self._exchange.respond(
+                500, MEMORY_BLOCK, b"the handler ran out of memory: raise limits.memory, or use less\n"
+            )
+            return
         what = str(error) if isinstance(error, HandlerError) else f"the handler raised {type(error).__name__}"
         body = f"{what}; the traceback is in the log under call id {self.log.id}\n".encode()
         self._exchange.respond(500, FAILED_BLOCK, body)
@@ -242,4 +247,5 @@ def _close(pieces: Any) -> None:
         close()
 
 
+MEMORY_BLOCK = b"Content-Type: text/plain; charset=utf-8\r\nX-Stoker-Error: function; out-of-memory\r\n"
 FAILED_BLOCK = b"Content-Type: text/plain; charset=utf-8\r\nX-Stoker-Error: function; exception\r\n"

@@ -60,19 +60,25 @@ def run_replica(settings_descriptor: int, listener: int, log: int, status: int, 
 def _report_failure(error: BaseException) -> None:
     if isinstance(sys.stderr, logs.LogStream):
         sys.stderr.exception("-", "the replica failed", error)
-    _report({"failed": _one_line(error)})
+    code, reason = _explained(error)
+    _report({"failed": reason, "code": code})
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, HandlerError | MissingProgram):
-        return str(error)
+def _explained(error: BaseException) -> tuple[str, str]:
+    """A code of `X-Stoker-Error` (`sdk/…/faults.py` lists them), and one line."""
+    if isinstance(error, HandlerError):
+        return "bad-handler", str(error)
+    if isinstance(error, MissingProgram):
+        return "missing-program", str(error)
     if isinstance(error, SyntaxError):
-        return f"the handler cannot be imported: {error.msg} ({error.filename}, line {error.lineno})"
+        where = f"{error.filename}, line {error.lineno}"
+        return "import-error", f"the handler cannot be imported: {error.msg} ({where})"
     if isinstance(error, ImportError):
-        return f"the handler cannot be imported: {error}; if a package is missing, list it in requirements.txt"
+        why = f"{error}; if a package is missing, list it in requirements.txt"
+        return "import-error", f"the handler cannot be imported: {why}"
     if isinstance(error, MemoryError):
-        return "the handler ran out of memory while it started: raise limits.memory"
-    return f"the handler failed while it started: {type(error).__name__}: {error}"
+        return "out-of-memory", "the handler ran out of memory while it started: raise limits.memory"
+    return "cannot-start", f"the handler failed while it started: {type(error).__name__}: {error}"
 
 
 def _report(status: dict[str, Any]) -> None:

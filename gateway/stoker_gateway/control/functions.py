@@ -12,7 +12,9 @@ from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import is_true, last, read_struct
 from stoker_gateway.control.keys import CONFIG, COUNTERS, PROVIDER, SECRETS
 from stoker_gateway.control.namespaces import existing_namespace
+from stoker_gateway.counters import FunctionCounters
 from stoker_sdk.errors import BadInput, StokerError
+from stoker_sdk.faults import FIXES, Fault
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.messages import DeleteFunctionRequest
 from stoker_sdk.names import FunctionKey, check_function_name, key_from_route
@@ -33,7 +35,7 @@ async def describe_function(request: web.Request) -> web.Response:
     status = request.app[PROVIDER].get(key_of_path(request, last(request, "namespace")))
     if not is_true(last(request, "usage")):
         status = msgspec.structs.replace(status, usage=None)
-    return answers.json(status)
+    return answers.json(await _with_faults(request.app, status))
 
 
 async def create_function(request: web.Request) -> web.Response:
@@ -77,13 +79,31 @@ def _check_secrets(request: web.Request, spec: FunctionSpec) -> None:
 
 
 async def _call_counts(app: web.Application) -> dict[str, int]:
-    """Ended calls by `NAME.NAMESPACE`; none when they cannot be had, for the listing matters more."""
+    """Ended calls by `NAME.NAMESPACE`."""
+    return {counted.key: counted.ended for counted in await _counted(app)}
+
+
+async def _counted(app: web.Application) -> list[FunctionCounters]:
+    """What the proxies counted; nothing when that cannot be had, for the answer matters more."""
     try:
         async with asyncio.timeout(app[CONFIG].counters_wait):
-            return {counted.key: counted.ended for counted in await app[COUNTERS].totals()}
+            return await app[COUNTERS].totals()
     except (StokerError, TimeoutError) as error:
-        log.warning("functions are listed without their counts: %s", error or "no answer in time")
-        return {}
+        log.warning("functions are shown without their counts: %s", error or "no answer in time")
+        return []
+
+
+async def _with_faults(app: web.Application, status: FunctionStatus) -> FunctionStatus:
+    """With the latest faults that calls met, each with a line that says what to do."""
+    key = f"{status.name}.{status.namespace}"
+    faults = [_explained(fault) for counted in await _counted(app) if counted.key == key for fault in counted.faults]
+    if not faults or status.stoker is None:
+        return status
+    return msgspec.structs.replace(status, stoker=msgspec.structs.replace(status.stoker, faults=faults))
+
+
+def _explained(fault: Fault) -> Fault:
+    return msgspec.structs.replace(fault, message=fault.message or FIXES.get(fault.code, ""))
 
 
 def _with_count(status: FunctionStatus, counts: dict[str, int]) -> FunctionStatus:

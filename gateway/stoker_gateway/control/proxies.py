@@ -147,4 +147,4 @@ class Proxies:
 
 def _without_inflight(counted: list[FunctionCounters]) -> list[FunctionCounters]:
     """What a proxy that has ended leaves: its running calls ended with it."""
-    return [FunctionCounters(one.key, one.started, 0, one.codes) for one in counted]
+    return [FunctionCounters(one.key, one.started, 0, one.codes, one.faults) for one in counted]

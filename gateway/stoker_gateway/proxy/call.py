@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from stoker_gateway.proxy.entry import Entry, ReplicaTarget
 from stoker_gateway.proxy.headers import NO_STAMP, answer_block, error_block, pass_on, request_head
+from stoker_gateway.routes import Loss
+from stoker_sdk.faults import fault_code
 from stoker_wire.client import AnswerHead, ClientConnection
 from stoker_wire.message import Field
 from stoker_wire.server import CHUNKED, IDLE, Exchange
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 _MAX_TRIES = 5
 _MAX_KEPT = 64 * 1024
+_LOSS_SECONDS = 0.5
+"""How long a call whose replica broke off waits to be told why."""
 
 
 class Call:
@@ -40,6 +44,8 @@ class Call:
     _tries = 0
     _head = b""
     _stamp = NO_STAMP
+    lost = ""
+    _reason = ""
 
     def __init__(self, proxy: Proxy, exchange: Exchange, entry: Entry, path: bytes) -> None:
         self._proxy = proxy
@@ -74,7 +80,7 @@ class Call:
         if entry.removed:
             self.gone()
         elif entry.failure and not entry.targets:
-            self._fail(503, "function", "cannot-start", f"{entry.key} cannot start: {entry.failure}")
+            self._cannot_start(entry.failure)
         elif len(entry.waiting) >= self._proxy.max_waiting:
             self._fail(
                 429,
@@ -188,6 +194,8 @@ class Call:
         known = head.memo
         if known is None:
             known = head.memo = pass_on(head.fields)
+        if head.status >= 429:
+            self._note_answer(head)
         exchange.start(head.status, answer_block(self._proxy, exchange, known, self._stamp, seconds), head.length)
         if known.streams:
             # Events may come for hours: the timeout bounds the silence between them, not the whole.
@@ -215,12 +223,13 @@ class Call:
             return
         if self._exchange.started:
             self._exchange.abort()
+            self._note("answer-broken", "function", 502, f"its answer broke off: {reason}")
             self._end(502)
         elif not answered and self._may_repeat(connection):
             self._take_body_back()
             self._try_elsewhere(f"its connection broke: {reason}", stale=connection is not None and connection.reused)
         else:
-            self._fail(502, "function", "answer-broken", f"{self._entry.key} broke off before it answered: {reason}")
+            self._lament(reason)
 
     def switched(self, fields: list[Field], transport: asyncio.Transport, behind: bytes) -> None:
         block = answer_block(self._proxy, self._exchange, pass_on(fields), self._stamp, monotonic() - self.begun)
@@ -246,6 +255,36 @@ class Call:
         if connection is None or (self._sent and self._kept is None):
             return False
         return connection.unread or (self._exchange.method in _SAFE_METHODS and not self._sent)
+
+    def _lament(self, reason: str) -> None:
+        """The replica left without an answer. If its process has ended, control will say why in a moment."""
+        entry = self._entry
+        target = self._target
+        if target is None:
+            self._broke_off(reason)
+        elif (loss := entry.losses.get(target.id)) is not None:
+            self.lost_to(loss)
+        else:
+            self.lost, self._reason = target.id, reason
+            if entry.bereaved is None:
+                entry.bereaved = {}
+            entry.bereaved[self] = monotonic() + _LOSS_SECONDS
+
+    def lost_to(self, loss: Loss) -> None:
+        """This is why the replica ended."""
+        self._fail(502, "function", loss.code, f"{self._entry.key}: {loss.reason}")
+
+    def unexplained(self) -> None:
+        """Nothing was heard of the replica: only its connection broke."""
+        self._broke_off(self._reason)
+
+    def _broke_off(self, reason: str) -> None:
+        self._fail(
+            502,
+            "function",
+            "answer-broken",
+            f"{self._entry.key} broke off before it answered ({reason}): `stoker logs` has what it printed",
+        )
 
     def _take_body_back(self) -> None:
         if self._sent and self._kept is not None:
@@ -275,6 +314,7 @@ class Call:
         limit = f"{entry.timeout:g} s"
         if self._exchange.started:
             self._exchange.abort()
+            self._note("timeout", "function", 504, f"{entry.key} took longer than its timeout ({limit})")
             self._end(504)
         elif self._target is None:
             self._fail(
@@ -285,7 +325,9 @@ class Call:
                 + (f": {entry.failure}" if entry.failure else ""),
             )
         else:
-            self._fail(504, "function", "timeout", f"{entry.key} took longer than its timeout ({limit})")
+            self._fail(
+                504, "function", "timeout", f"{entry.key} took longer than its timeout ({limit}): raise `timeout`"
+            )
 
     def gone(self) -> None:
         """The function was removed while this call waited."""
@@ -295,7 +337,11 @@ class Call:
     def refuse(self, reason: str) -> None:
         """The function cannot start, so waiting is in vain."""
         self._queued = False
-        self._fail(503, "function", "cannot-start", f"{self._entry.key} cannot start: {reason}")
+        self._cannot_start(reason)
+
+    def _cannot_start(self, reason: str) -> None:
+        entry = self._entry
+        self._fail(503, "function", entry.failure_code or "cannot-start", f"{entry.key} cannot start: {reason}")
 
     def _fail(self, status: int, side: str, code: str, reason: str) -> None:
         exchange = self._exchange
@@ -304,7 +350,19 @@ class Call:
         elif not exchange.finished:
             block = error_block(self._proxy, side, code, self._stamp.call_id, retry=status in (429, 503))
             exchange.respond(status, block, f"{reason}\n".encode())
+        if side != "client":
+            self._note(code, side, status, reason)
         self._end(status)
+
+    def _note_answer(self, head: AnswerHead) -> None:
+        """A replica answered with a fault: its own front says which in `X-Stoker-Error`."""
+        for name, value in head.fields:
+            if name.lower() == b"x-stoker-error" and (code := fault_code(value.decode("latin-1"))):
+                self._note(code, "function", head.status, "")
+
+    def _note(self, code: str, side: str, status: int, reason: str) -> None:
+        at = self._proxy.wall_nanoseconds(monotonic())
+        self._entry.note_fault(code, side, status, reason, self._stamp.call_id.decode("latin-1"), at)
 
     def _end(self, status: int) -> None:
         """Give back whatever the call holds, and count it. Safe to call twice."""
@@ -321,6 +379,8 @@ class Call:
             target.inflight -= 1
         elif self._queued:
             entry.waiting.remove(self)
+        if self.lost and entry.bereaved is not None:
+            entry.bereaved.pop(self, None)
         if entry.calls.pop(self, None) is None:
             entry.streams.pop(self, None)
         entry.inflight -= 1

@@ -6,11 +6,17 @@ from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
-from stoker_gateway.counters import BUCKETS, FunctionCounters, Timings
-from stoker_gateway.routes import Route
+from stoker_gateway.counters import BUCKETS, MAX_FAULTS, FunctionCounters, Timings
+from stoker_gateway.routes import Loss, Route
+from stoker_sdk.faults import Fault
+from stoker_sdk.units import format_rfc3339
 
 if TYPE_CHECKING:
     from stoker_gateway.proxy.call import Call
+
+
+_MAX_LOSSES = 8
+_NO_LOSSES: dict[str, Loss] = {}
 
 
 class ReplicaTarget:
@@ -32,12 +38,16 @@ class Entry:
     """What the table says of a function, and what is going on with it in this proxy."""
 
     __slots__ = (
+        "bereaved",
         "calls",
         "codes",
         "concurrency",
         "failure",
+        "failure_code",
+        "faults",
         "inflight",
         "key",
+        "losses",
         "removed",
         "serving",
         "shortened",
@@ -54,6 +64,7 @@ class Entry:
         self.timeout = 0.0
         self.concurrency = 0
         self.failure = ""
+        self.failure_code = ""
         self.targets: list[ReplicaTarget] = []
         self.waiting: deque[Call] = deque()
         # Insertion order is deadline order, since all calls of a function have the same timeout; `shortened` tells
@@ -67,6 +78,11 @@ class Entry:
         self.shortened = False
         self.started = 0
         self.codes: dict[int, list[float]] = {}
+        # What went wrong: the latest by code, replicas that ended unasked by id, and the calls that wait to be told
+        # why theirs did. Made when first needed: most functions never do.
+        self.faults: dict[str, tuple[str, int, str, str, int]] | None = None
+        self.losses = _NO_LOSSES
+        self.bereaved: dict[Call, float] | None = None
 
     def __repr__(self) -> str:
         return f"<Entry {self.key} targets={self.targets} inflight={self.inflight} waiting={len(self.waiting)}>"
@@ -78,6 +94,9 @@ class Entry:
         self.timeout = route.timeout
         self.concurrency = route.concurrency
         self.failure = route.failure
+        self.failure_code = route.failure_code
+        for loss in route.losses:
+            self._remember(loss)
         self.targets = [
             known.pop(target.id) if target.id in known else ReplicaTarget(target.id, target.address)
             for target in route.targets
@@ -116,6 +135,19 @@ class Entry:
         slots[bisect_left(BUCKETS, seconds)] += 1
         slots[-1] += seconds
 
+    def _remember(self, loss: Loss) -> None:
+        """A replica ended unasked: tell the calls that it had, also those that notice only later."""
+        self.losses = {**dict(list(self.losses.items())[1 - _MAX_LOSSES :]), loss.id: loss}
+        for call in [call for call in self.bereaved or () if call.lost == loss.id]:
+            call.lost_to(loss)
+
+    def note_fault(self, code: str, side: str, status: int, message: str, call: str, nanoseconds: int) -> None:
+        """Remember the latest fault of this code, for `describe`."""
+        if self.faults is None:
+            self.faults = {}
+        if code in self.faults or len(self.faults) < MAX_FAULTS:
+            self.faults[code] = (side, status, message, call, nanoseconds)
+
     def counters(self) -> FunctionCounters:
         return FunctionCounters(
             key=self.key,
@@ -125,6 +157,10 @@ class Entry:
                 code: Timings(buckets=[int(n) for n in slots[:-1]], seconds=slots[-1])
                 for code, slots in self.codes.items()
             },
+            faults=[
+                Fault(code, side, status, message, format_rfc3339(nanoseconds), call)
+                for code, (side, status, message, call, nanoseconds) in (self.faults or {}).items()
+            ],
         )
 
 

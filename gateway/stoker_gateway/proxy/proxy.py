@@ -157,7 +157,7 @@ class Proxy:
         self.date_line = f"Date: {formatdate(wall, usegmt=True)}\r\n".encode()
         self._expire_control_waits()
         for entry in [*self._entries.values(), *self._retired.values()]:
-            if entry.calls or entry.streams or entry.waiting:
+            if entry.calls or entry.streams or entry.waiting or entry.bereaved:
                 self._check(entry)
         self._timer = self._loop.call_later(_TICK, self._tick)
 
@@ -176,6 +176,8 @@ class Proxy:
                 call.expire()
         for call in [c for c, since in entry.streams.items() if self.now - since > entry.timeout]:
             call.expire()
+        for call in [c for c, until in (entry.bereaved or {}).items() if until <= self.now]:
+            call.unexplained()
         if entry.waiting:
             self.serve_waiting(entry)
 

@@ -52,6 +52,15 @@ class Cgroups:
         for folder in {self.memory, self.cpu}:
             (folder / id / "cgroup.procs").write_text(str(pid))
 
+    def ran_out_of_memory(self, id: str) -> bool:
+        """Whether the kernel has killed something in the group because of its memory limit."""
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        try:
+            lines = (self.memory / id / name).read_text().splitlines()
+        except OSError:
+            return False
+        return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in lines)
+
     def remove(self, id: str) -> None:
         """Best effort: a group whose last process is still ending stays until the next start's `clear`."""
         for folder in {self.memory, self.cpu}:

@@ -32,6 +32,7 @@ class Event(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     exit: str = ""
     failure: str = ""
+    code: str = ""
     replicas: list[RunningReplica] = []
 
 

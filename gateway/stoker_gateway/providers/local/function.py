@@ -23,7 +23,9 @@ from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import LogFiles
 from stoker_gateway.providers.local.plan import Replica, Version, next_delay, plan
 from stoker_gateway.providers.local.records import Record
-from stoker_gateway.routes import Route, Target
+from stoker_gateway.routes import Loss, Route, Target
+from stoker_sdk.errors import NotFound, StokerError
+from stoker_sdk.faults import FIXES
 from stoker_sdk.function import Condition, FunctionStatus, Instance
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import format_duration, now_rfc3339
@@ -70,6 +72,8 @@ class LocalFunction:
         self._failures = 0
         self._retry_at = 0.0
         self._trouble = ""
+        self._trouble_code = ""
+        self._losses: list[Loss] = []
         self._broken = False
         self._removed = False
         self._prepared: Version | None = None
@@ -147,8 +151,7 @@ class LocalFunction:
     async def _step(self) -> None:
         step = plan(self._wanted, self._count, list(self._replicas.values()))
         if step.start and self._may_start():
-            for _ in range(step.start):
-                self._launch()
+            self._start(step.start)
         for replica in step.drain:
             replica.state = "draining"
         await self._publish()
@@ -171,15 +174,21 @@ class LocalFunction:
         self._serving = self._wanted
         if self.record.revision == self._wanted.revision:
             self.record = msgspec.structs.replace(
-                self.record, serving=self._wanted.revision, serving_spec=None, failure="", output=[]
+                self.record,
+                serving=self._wanted.revision,
+                serving_spec=None,
+                failure="",
+                failure_code="",
+                output=[],
             )
             self._host.save_soon(self.record)
 
     async def _publish(self) -> None:
         route = None if self._removed else self.route()
-        if route != self._published or self._removed:
+        if route != self._published or self._losses or self._removed:
             self._published = route
-            await self._host.publish(self.key, route)
+            losses, self._losses = self._losses, []
+            await self._host.publish(self.key, route and msgspec.structs.replace(route, losses=losses))
 
     def route(self) -> Route:
         """What proxies must know of this function now."""
@@ -187,15 +196,38 @@ class LocalFunction:
         targets = [
             Target(replica.id, replica.address) for replica in self._replicas.values() if replica.state == "ready"
         ]
-        failure = "" if targets else self.record.failure if self._broken else self._trouble
-        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure)
+        if targets:
+            failure = code = ""
+        elif self._broken:
+            failure, code = self.record.failure, self.record.failure_code
+        else:
+            failure, code = self._trouble, self._trouble_code
+        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code)
 
     # Replicas
+
+    def _start(self, number: int) -> None:
+        try:
+            for _ in range(number):
+                self._launch()
+        except NotFound as error:  # a secret was removed after the function was deployed
+            self._cannot_launch(str(error), "secret-missing")
+        except (StokerError, OSError) as error:
+            self._cannot_launch(str(error), "cannot-start")
+
+    def _cannot_launch(self, why: str, code: str) -> None:
+        """What a replica needs is not there: a new version has failed, an old one is tried again later."""
+        log.warning("%s: no replica can be started: %s", self.key, why)
+        if self._wanted is self._serving or (self._serving and self._serving.revision == self._wanted.revision):
+            self._failures = max(self._failures, 1)  # not at once: nothing has changed since
+            self._back_off(why, code)
+        else:
+            self._fail_rollout(why, code, [])
 
     def _launch(self) -> None:
         host, version = self._host, self._wanted
         id = f"{self.key.name}-{version.revision}-{os.urandom(3).hex()}"
-        if self._prepared is not version:
+        if self._prepared is not version or version.spec.secrets:  # a secret may have been removed since
             host.launcher.prepare_folders(version.spec)
             self._prepared = version
             self._logs.prune(set(self._replicas))
@@ -217,7 +249,7 @@ class LocalFunction:
     def _too_late(self, id: str) -> None:
         replica = self._replicas.get(id)
         if replica is not None and replica.state == "starting":
-            self._start_failed(replica, f"it was not ready within {START_SECONDS:g} s")
+            self._start_failed(replica, f"it was not ready within {START_SECONDS:g} s", "start-timeout")
             self._kill(replica)
 
     def _drain(self, replica: Replica) -> None:
@@ -260,15 +292,20 @@ class LocalFunction:
             self._trouble = ""
             self.nudge()
 
-    def exited(self, id: str, how: str, failure: str) -> None:
+    def exited(self, id: str, how: str, failure: str, code: str = "") -> None:
+        """A replica has ended: `how`, and what it said of itself before (a function's words, and its code)."""
         replica = self._replicas.pop(id, None)
         if replica is None:
             return
+        if self._host.limiter.ran_out_of_memory(id):
+            limit = replica.version.spec.limits.memory if replica.version.spec.limits else ""
+            code, failure = "out-of-memory", f"it ran out of memory: raise limits.memory (now {limit}), or use less"
         self._host.limiter.remove(id)
         if replica.state == "starting":
-            self._start_failed(replica, failure or f"it ended before it was ready ({how})")
+            code = code if code in FIXES else "cannot-start"
+            self._start_failed(replica, failure or f"it ended before it was ready ({how})", code)
         elif replica.state == "ready":
-            self._crashed(replica, how)
+            self._crashed(replica, how, failure if code == "out-of-memory" else "")
         self.nudge()
 
     def all_lost(self) -> None:
@@ -280,40 +317,43 @@ class LocalFunction:
         self._replicas.clear()
         self.nudge()
 
-    def _start_failed(self, replica: Replica, why: str) -> None:
+    def _start_failed(self, replica: Replica, why: str, code: str) -> None:
         if replica.version is not self._wanted:
             return
         log.warning("%s: %s failed: %s", self.key, replica.id, why)
         if self._wanted is self._serving or (self._serving and self._serving.revision == self._wanted.revision):
-            self._back_off(why)
+            self._back_off(why, code)
         else:
-            self._fail_rollout(why, self._logs.last_lines(replica.id, _OUTPUT_LINES))
+            self._fail_rollout(why, code, self._logs.last_lines(replica.id, _OUTPUT_LINES))
 
-    def _crashed(self, replica: Replica, how: str) -> None:
+    def _crashed(self, replica: Replica, how: str, out_of_memory: str) -> None:
         self.restarts += 1
-        log.warning("%s: %s ended unasked (%s)", self.key, replica.id, how)
+        log.warning("%s: %s ended unasked (%s)", self.key, replica.id, out_of_memory or how)
+        code = "out-of-memory" if out_of_memory else "crashed"
+        reason = out_of_memory or f"the process that ran the call ended ({how}): `stoker logs` has what it printed last"
+        self._losses.append(Loss(replica.id, code, reason))
         if monotonic() - replica.since > STABLE_SECONDS:
             self._failures = 0
-        self._back_off(f"its replicas keep ending ({how})")
+        self._back_off(out_of_memory or f"its replicas keep ending ({how})", code)
 
-    def _back_off(self, why: str) -> None:
+    def _back_off(self, why: str, code: str) -> None:
         self._failures += 1
         delay = next_delay(self._failures)
         if delay:
-            self._trouble = why
+            self._trouble, self._trouble_code = why, code
             self._retry_at = monotonic() + delay
             asyncio.get_running_loop().call_later(delay, self.nudge)
 
-    def _fail_rollout(self, why: str, output: list[str]) -> None:
+    def _fail_rollout(self, why: str, code: str, output: list[str]) -> None:
         """The new version cannot start: say so, and go back to the one that served, if there is one."""
         if self._serving is not None:
             self._host.link.forget(_zygote_key(self.key, self._wanted))
             self.record = msgspec.structs.replace(
-                self.record, failure=why, output=output, serving_spec=self._serving.spec
+                self.record, failure=why, failure_code=code, output=output, serving_spec=self._serving.spec
             )
             self._wanted = self._serving
         else:
-            self.record = msgspec.structs.replace(self.record, failure=why, output=output)
+            self.record = msgspec.structs.replace(self.record, failure=why, failure_code=code, output=output)
             self._broken = True
         self._host.save_soon(self.record)
         self.nudge()
@@ -356,6 +396,7 @@ class LocalFunction:
             revision=record.revision,
             serving=self._serving.revision if self._serving and ready else 0,
             message=record.failure or self._trouble,
+            code=record.failure_code if record.failure else self._trouble_code if self._trouble else "",
             output=record.output,
             limits=next((r.limits for r in self._replicas.values() if r.limits), ""),
             timeout=format_duration(self._wanted.spec.timeout),

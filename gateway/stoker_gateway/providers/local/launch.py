@@ -18,6 +18,7 @@ from stoker_gateway.providers.local.artefacts import Artefact
 from stoker_gateway.providers.local.cgroups import Limits
 from stoker_gateway.providers.local.plan import Version
 from stoker_sdk.data_dir import DataDir
+from stoker_sdk.errors import NotFound
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.ids import UserIds
 from stoker_sdk.names import FunctionKey
@@ -219,12 +220,20 @@ class Launcher:
         for old in set(os.listdir(folder)) - set(spec.secrets):
             (folder / old).unlink()
         for name in spec.secrets:
+            value = self._secret(spec.key.namespace, name, folder)
             temporary = folder / f".{name}"
             temporary.unlink(missing_ok=True)
             temporary.touch(mode=0o600)
-            temporary.write_bytes(self._read_secret(spec.key.namespace, name))
+            temporary.write_bytes(value)
             _let_read(temporary, user, 0o440)
             temporary.replace(folder / name)
+
+    def _secret(self, namespace: str, name: str, folder: Path) -> bytes:
+        try:
+            return self._read_secret(namespace, name)
+        except NotFound:
+            (folder / name).unlink(missing_ok=True)  # removed means gone
+            raise
 
     def forget(self, key: FunctionKey) -> None:
         """The function is gone: so are its secrets and logs."""

@@ -34,6 +34,10 @@ class Limiter:
             except OSError as error:
                 log.warning("%s is not limited: %s", id, error)
 
+    def ran_out_of_memory(self, id: str) -> bool:
+        """Whether its memory limit was what ended the replica. Only a control group tells."""
+        return self._cgroups is not None and self._cgroups.ran_out_of_memory(id)
+
     def remove(self, id: str) -> None:
         """Also for replicas that an earlier control process has put into their groups."""
         if self._cgroups is not None:

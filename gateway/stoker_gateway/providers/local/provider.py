@@ -77,7 +77,9 @@ class LocalProvider:
         if record.failure and serving is not None:
             wanted = serving
         elif record.failure:
-            record = msgspec.structs.replace(record, failure="", output=[])  # a restart is a reason to try again
+            record = msgspec.structs.replace(
+                record, failure="", failure_code="", output=[]
+            )  # a restart is a reason to try again
         folder = self._data.function_logs(record.key)
         self._functions[record.key] = LocalFunction(self, record, wanted, serving, folder)
 
@@ -134,6 +136,7 @@ class LocalProvider:
             replicas=replicas,
             serving_spec=old.spec if old.serving == old.revision else old.serving_spec,
             failure="",
+            failure_code="",
             output=[],
         )
         await asyncio.to_thread(self._records.save, record)
@@ -238,7 +241,7 @@ class LocalProvider:
             function.ready(event.id)
         elif event.event == "exited":
             del self._owners[event.id]
-            function.exited(event.id, event.exit, event.failure)
+            function.exited(event.id, event.exit, event.failure, event.code)
 
     def _adopt(self, event: Event) -> None:
         """Take over what an earlier control process had started; end what is of no use, or was ending already."""

@@ -25,7 +25,7 @@ class Record(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """`spec` is what the user asked for last, as revision `revision`; `serving` is the last revision that was ready.
 
     While a rollout runs, and after it failed, `serving_spec` is what replicas are made of. `failure` says why the
-    revision failed, with the last lines it printed in `output`.
+    revision failed, `failure_code` likewise for programs; the last lines that it printed are in `output`.
     """
 
     spec: FunctionSpec
@@ -35,6 +35,7 @@ class Record(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     serving: int = 0
     serving_spec: FunctionSpec | None = None
     failure: str = ""
+    failure_code: str = ""
     output: list[str] = []
 
     @property
