@@ -6,6 +6,7 @@ artefact's digest, so that two builds of the same inputs make one artefact.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,17 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
 
 
 def _is_published(plan: Plan, config: Config) -> bool:
-    environment = not plan.environment or config.data.environment(plan.environment).is_dir()
-    return environment and config.data.artefact(plan.digest).is_dir()
+    environment = not plan.environment or _is_there(config.data.environment(plan.environment))
+    return environment and _is_there(config.data.artefact(plan.digest))
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether it is, and if so its time set anew: the platform removes what nobody has used for a day."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _waiting(report: Report) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 
@@ -41,11 +42,16 @@ def digest_of(image: str) -> str:
     return match.group(1)
 
 
+def read_manifest(folder: Path) -> Artefact:
+    """The description in an artefact's folder. Raises `OSError`, `msgspec.DecodeError`."""
+    return msgspec.json.decode((folder / "artefact.json").read_bytes(), type=Artefact)
+
+
 def read_artefact(data: DataDir, image: str) -> tuple[str, Artefact]:
     """The digest and description of an artefact. Raises `BadInput` when it is not here or cannot be run here."""
     digest = digest_of(image)
     try:
-        artefact = msgspec.json.decode((data.artefact(digest) / "artefact.json").read_bytes(), type=Artefact)
+        artefact = read_manifest(data.artefact(digest))
     except FileNotFoundError:
         raise BadInput(f"image {image!r} is not on this machine: build it here with `stoker build`") from None
     except (OSError, msgspec.DecodeError) as error:

@@ -12,6 +12,7 @@ import msgspec
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.providers.local.artefacts import read_artefact
+from stoker_gateway.providers.local.collector import Collector, mark_used
 from stoker_gateway.providers.local.forklink import Event, ForkLink
 from stoker_gateway.providers.local.function import LocalFunction
 from stoker_gateway.providers.local.launch import Launcher, RunDir
@@ -53,6 +54,8 @@ class LocalProvider:
         self._dirty: dict[FunctionKey, Record] = {}
         self._saving: asyncio.Task[None] | None = None
         self._locks: dict[FunctionKey, asyncio.Lock] = {}
+        self._collector = Collector(data, self._used_artefacts)
+        self._collecting: asyncio.Task[None] | None = None
 
     async def start(self, listener: RouteListener) -> None:
         self._listener = listener
@@ -63,6 +66,7 @@ class LocalProvider:
         await self.link.open()
         for function in self._functions.values():
             function.nudge()
+        self._collecting = asyncio.get_running_loop().create_task(self._collector.run(), name="collect artefacts")
 
     def _take_up(self, record: Record) -> None:
         try:
@@ -92,9 +96,17 @@ class LocalProvider:
 
     def _version(self, spec: FunctionSpec, revision: int) -> Version:
         digest, artefact = read_artefact(self._data, spec.image)
+        mark_used(self._data.artefact(digest))
         return Version(revision, spec, digest, artefact)
 
+    def _used_artefacts(self) -> set[str]:
+        records = [function.record for function in [*self._functions.values(), *self._leaving]]
+        specs = [spec for record in records for spec in (record.spec, record.serving_spec) if spec is not None]
+        return {digest for spec in specs if (digest := spec.image.rpartition("sha256:")[2])}
+
     async def close(self) -> None:
+        if self._collecting is not None:
+            self._collecting.cancel()
         for function in [*self._functions.values(), *self._leaving]:
             function.close()
         await self.link.close()

@@ -1,0 +1,85 @@
+"""Removes artefacts and environments that nothing has used for a while, so that builds do not fill the disk for ever.
+
+Used is what a stored function names, now or in the revision that serves. What was built but not deployed yet is young:
+a build and a deploy set the folder's time anew. A folder is renamed before it is emptied, in the same turn of the loop
+as the check, so that no deploy can take one that is half gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stoker_gateway.providers.local.artefacts import read_manifest
+from stoker_sdk.data_dir import DataDir
+
+log = logging.getLogger("stoker.collector")
+
+KEEP_SECONDS = 24 * 3600.0
+"""How long an unused artefact or environment stays: a rollback within a day needs no build."""
+_EVERY_SECONDS = 3600.0
+_TRASH = ".trash-"
+
+
+class Collector:
+    """`used()` gives the digests of all artefacts that stored functions name."""
+
+    def __init__(self, data: DataDir, used: Callable[[], set[str]], keep: float = KEEP_SECONDS) -> None:
+        self._data = data
+        self._used = used
+        self._keep = keep
+
+    async def run(self) -> None:
+        """Collect now and every hour, until cancelled."""
+        while True:
+            try:
+                await self.collect()
+            except Exception:  # a broken artefact, say: nothing is worth ending for
+                log.exception("unused artefacts could not be removed")
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def collect(self) -> None:
+        """Remove what is unused and old enough."""
+        artefacts = self._set_aside(self._data.artefacts, self._used())
+        environments = self._set_aside(self._data.environments, self._needed_environments())
+        if artefacts or environments:
+            log.info("removing %d unused artefacts, %d unused environments", artefacts, environments)
+        for folder in (self._data.artefacts, self._data.environments):
+            await asyncio.to_thread(_empty_trash, folder)
+
+    def _set_aside(self, folder: Path, used: set[str]) -> int:
+        """Rename what goes; how many went."""
+        oldest = time.time() - self._keep
+        gone = 0
+        for path in _folders(folder):
+            if path.name not in used and not path.name.startswith(".") and path.stat().st_mtime < oldest:
+                path.rename(folder / f"{_TRASH}{path.name}")
+                gone += 1
+        return gone
+
+    def _needed_environments(self) -> set[str]:
+        """Of every artefact that is still there, used or young."""
+        return {read_manifest(path).environment for path in _folders(self._data.artefacts) if path.name[0] != "."}
+
+
+def mark_used(path: Path) -> None:
+    """Somebody has just asked for it, so it is young again."""
+    try:
+        os.utime(path)
+    except OSError:
+        pass  # the folder of another user: it is only collected sooner
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def _empty_trash(parent: Path) -> None:
+    for path in _folders(parent):
+        if path.name.startswith(_TRASH):
+            shutil.rmtree(path, ignore_errors=True)
