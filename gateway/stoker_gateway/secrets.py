@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,13 @@ class SecretStore:
                 path.unlink()
             except FileNotFoundError:
                 raise _missing(namespace, name) from None
+
+    def delete_all(self, namespace: str) -> None:
+        """Delete every secret of the namespace, and its folder."""
+        with self._lock:
+            folder = self._folder / check_namespace(namespace)
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def names(self, namespace: str) -> list[str]:
         """The secrets of the namespace, in order."""

@@ -74,7 +74,8 @@ class DataDir:
 
     @property
     def namespaces(self) -> Path:
-        return self.path / "namespaces.json"
+        """One JSON file for each; the default namespace has one only when it was changed."""
+        return self.path / "namespaces"
 
     @property
     def artefacts(self) -> Path:

@@ -30,6 +30,12 @@ ANNOTATION_PREFIX = "stoker.dev/"
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds a call may take when the function says nothing: the contract's `upstream_timeout` (section 4.4)."""
 
+DEFAULT_SCALE_FACTOR: Final = 20
+"""Per cent, as the contract's documentation says; its code has 10 (section 16, quirk 8)."""
+
+DEFAULT_SCALE_TARGET: Final = 50
+"""What a replica is expected to bear when its function says nothing (section 6.1)."""
+
 LOCAL_REGISTRY = "stoker.local"
 """The registry part of an image that is an artefact of this machine: `stoker.local/NAME@sha256:HEX`."""
 
@@ -85,6 +91,26 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         label = (self.labels or {}).get("com.openfaas.scale.max", "")
         return _whole_number(label, "com.openfaas.scale.max") or max(20, self.min_replicas)
 
+    @property
+    def scale_factor(self) -> int:
+        """By how many percent of the most replicas one alert scales up; 0: alerts do not scale (section 6.2)."""
+        text = (self.labels or {}).get("com.openfaas.scale.factor", "")
+        factor = _whole_number(text, "com.openfaas.scale.factor") if text else DEFAULT_SCALE_FACTOR
+        if factor > 100:
+            raise BadInput(f"com.openfaas.scale.factor is {factor}: write a percentage, 0 to 100")
+        return factor
+
+    @property
+    def scale_type(self) -> str:
+        """What the load of a replica is measured in (section 6.1)."""
+        return (self.labels or {}).get("com.openfaas.scale.type", "") or "rps"
+
+    @property
+    def scale_target(self) -> int:
+        """The load that one replica shall have, in units of `scale_type`."""
+        label = (self.labels or {}).get("com.openfaas.scale.target", "")
+        return _whole_number(label, "com.openfaas.scale.target") or DEFAULT_SCALE_TARGET
+
     def setting(self, name: str) -> str:
         """The value of one of our own settings, or an empty string."""
         return (self.annotations or {}).get(ANNOTATION_PREFIX + name, "")
@@ -115,7 +141,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
                 parse_quantity(resources.memory, f"{what}.memory")
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
-        _ = self.timeout, self.concurrency
+        _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "

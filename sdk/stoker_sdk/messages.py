@@ -31,6 +31,29 @@ class Secret(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     raw_value: bytes = b""
 
 
+class FunctionNamespace(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One namespace, with what a user wrote on it (contract section 2.7)."""
+
+    name: str
+    annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class Alert(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One alert of a group. `status` is firing or resolved; the label `function_name` says whom it is about."""
+
+    status: str = ""
+    labels: dict[str, str] | None = None
+
+
+class AlertGroup(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What Alertmanager posts, as far as it is read here (contract section 2.3)."""
+
+    status: str = ""
+    receiver: str = ""
+    alerts: list[Alert] | None = None
+
+
 class LogMessage(msgspec.Struct, frozen=True):
     """One line that a function printed. `timestamp` is RFC 3339; `call`, ours, is the call id."""
 

@@ -14,6 +14,9 @@ from stoker_sdk.errors import BadInput
 DEFAULT_NAMESPACE = "openfaas-fn"
 """Contract section 1: clients hard-code it."""
 
+RESERVED_NAMESPACES = frozenset({"kube-system", "openfaas"})
+"""Where a cluster and the platform itself run: no place for functions (contract section 2.4)."""
+
 MAX_NAME = 63
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -50,6 +53,13 @@ def check_function_name(name: str) -> str:
 
 def check_namespace(namespace: str) -> str:
     return _check_label(namespace, "namespace")
+
+
+def check_function_namespace(namespace: str) -> str:
+    """A namespace that may hold functions. Raises `BadInput`."""
+    if check_namespace(namespace) in RESERVED_NAMESPACES:
+        raise BadInput(f"namespace {namespace!r} belongs to the platform: choose another for functions")
+    return namespace
 
 
 def check_secret_name(name: str) -> str:

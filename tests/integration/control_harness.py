@@ -16,7 +16,9 @@ from stoker_gateway import auth
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
+from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.counters import Counters, MemoryCounters
+from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.routes import Route
@@ -59,7 +61,9 @@ async def running_control(
     memory, counted = MemoryProvider(), MemoryCounters()
     store = SecretStore(folder / "secrets", folder / "key")
     config = ControlConfig(auth.BasicAuth("admin", PASSWORD), **({"presence_poll": 0.02} | settings))
-    app = make_app(config, provider or memory, store, counters or counted)
+    namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
+    app = make_app(config, provider or memory, store, namespaces, counters or counted)
+    await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     await memory.start(_ignore)
     socket, metrics_socket = folder / "control.sock", folder / "metrics.sock"
     runners = [await _serve(app, socket), await _serve(make_metrics_app(app), metrics_socket)]

@@ -24,6 +24,7 @@ from stoker_gateway.auth import BasicAuth
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.counters import MemoryCounters
+from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.secrets import SecretStore
 
@@ -86,7 +87,8 @@ async def _start(folder: Path, loop: asyncio.AbstractEventLoop) -> tuple[Running
     provider, counters = MemoryProvider(), MemoryCounters()
     control = RunningControl("", provider, counters, loop)
     config = ControlConfig(BasicAuth("admin", PASSWORD), build_command=(sys.executable, "-c", BUILDER))
-    app = make_app(config, provider, SecretStore(folder / "secrets", folder / "key"), counters)
+    namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
+    app = make_app(config, provider, SecretStore(folder / "secrets", folder / "key"), namespaces, counters)
     app.middlewares.insert(0, _proxy(control))
     runner = make_runner(app)
     await runner.setup()

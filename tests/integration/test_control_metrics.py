@@ -44,6 +44,9 @@ async def test_calls_have_the_names_labels_and_values_of_the_contract(tmp_path: 
     assert 'gateway_function_invocation_started{function_name="greet.openfaas-fn"} 4.0\n' in text
     assert samples[greet("gateway_function_invocation_inflight")] == 1
     assert samples[greet("gateway_service_count")] == 2
+    assert samples[greet("gateway_service_ready_count")] == 2
+    assert samples[greet("gateway_service_min")] == 2
+    assert samples[greet("gateway_service_target_load", scaling_type="rps")] == 50
     buckets = {bound: samples[greet("gateway_functions_seconds_bucket", code="200", le=bound)] for bound in BOUNDS}
     assert list(buckets.values()) == [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     assert samples[greet("gateway_functions_seconds_bucket", code="500", le="10")] == 0
@@ -52,6 +55,19 @@ async def test_calls_have_the_names_labels_and_values_of_the_contract(tmp_path: 
     assert samples[greet("gateway_functions_seconds_sum", code="200")] == 0.305
     assert "# TYPE gateway_function_invocation_started counter\n" in text
     assert "gateway_function_invocation_started_total" not in text and "_created" not in text
+
+
+async def test_every_namespace_is_shown_with_what_its_labels_ask_for(tmp_path: Path) -> None:
+    labels = {"com.openfaas.scale.type": "capacity", "com.openfaas.scale.target": "7", "com.openfaas.scale.min": "3"}
+    async with running_control(tmp_path) as control:
+        body = {"name": "dev", "labels": {"openfaas": "1"}}
+        async with control.client.post("/system/namespace/", json=body) as response:
+            assert response.status == 201
+        await control.deploy(namespace="dev", labels=labels)
+        _, samples = await scrape(control)
+    assert samples["gateway_service_count", (("function_name", "greet.dev"),)] == 3
+    target = ("gateway_service_target_load", (("function_name", "greet.dev"), ("scaling_type", "capacity")))
+    assert samples[target] == 7
 
 
 async def test_requests_to_the_api_are_counted_by_route_and_not_by_name(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from stoker_gateway.auth import BasicAuth, ensure_password
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
+from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.control.proxies import Proxies
+from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
@@ -70,7 +72,9 @@ async def serve(settings: ControlSettings) -> None:
     config = ControlConfig(
         auth=BasicAuth(ADMIN, ensure_password(data.password)), build_command=tuple(settings.build_command)
     )
-    app = make_app(config, provider, secrets, proxies)
+    namespaces = NamespaceStore(data.namespaces, data.set_aside)
+    app = make_app(config, provider, secrets, namespaces, proxies)
+    await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     runners = [make_runner(app), make_runner(make_metrics_app(app))]
     for runner in runners:
         await runner.setup()

@@ -11,6 +11,7 @@ import asyncio
 from aiohttp import web
 
 from stoker_gateway.control import (
+    alert,
     builds,
     functions,
     health,
@@ -22,15 +23,17 @@ from stoker_gateway.control import (
     secrets,
 )
 from stoker_gateway.control.config import ControlConfig
-from stoker_gateway.control.keys import BUILD_PLACES, CONFIG, COUNTERS, PROVIDER, SECRETS, STOPPING, TRAFFIC
+from stoker_gateway.control.keys import BUILD_PLACES, CONFIG, COUNTERS, NAMESPACES, PROVIDER, SECRETS, STOPPING, TRAFFIC
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
+from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.secrets import SecretStore
 
 ROUTES = (
     *functions.ROUTES,
     *scale.ROUTES,
+    *alert.ROUTES,
     *logs.ROUTES,
     *secrets.ROUTES,
     *namespaces.ROUTES,
@@ -48,7 +51,11 @@ SHUTDOWN_TIMEOUT = 3.0
 
 
 def make_app(
-    config: ControlConfig, provider: Provider, secret_store: SecretStore, counters: Counters
+    config: ControlConfig,
+    provider: Provider,
+    secret_store: SecretStore,
+    namespace_store: NamespaceStore,
+    counters: Counters,
 ) -> web.Application:
     """The application. The caller starts and closes the provider, and serves this with `make_runner`."""
     app = web.Application(
@@ -59,7 +66,8 @@ def make_app(
             middleware.check_credentials,
         ]
     )
-    app[CONFIG], app[PROVIDER], app[SECRETS], app[COUNTERS] = config, provider, secret_store, counters
+    app[CONFIG], app[PROVIDER], app[COUNTERS] = config, provider, counters
+    app[SECRETS], app[NAMESPACES] = secret_store, namespace_store
     app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()
     app[BUILD_PLACES] = asyncio.Semaphore(config.builds_at_once)
     app.add_routes(ROUTES)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from stoker_gateway.auth import BasicAuth
 from stoker_sdk import __version__
-from stoker_sdk.names import DEFAULT_NAMESPACE
 
 MIB = 1024 * 1024
 
@@ -19,7 +18,6 @@ class ControlConfig:
     """Sizes are in bytes, times in seconds."""
 
     auth: BasicAuth
-    namespaces: tuple[str, ...] = (DEFAULT_NAMESPACE,)
     release: str = __version__
     commit: str = ""
 

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from stoker_gateway.control.traffic import Kind, Traffic
 from stoker_gateway.counters import BUCKETS, FunctionCounters, Timings
-from stoker_sdk.function import FunctionStatus
+from stoker_sdk.function import FunctionSpec, FunctionStatus
 
 _STARTED = "gateway_function_invocation_started"
 _BOUNDS = [*(str(bound) for bound in BUCKETS[:7]), "1", "2.5", "5", "10", "+Inf"]
@@ -23,7 +23,9 @@ _BOUNDS = [*(str(bound) for bound in BUCKETS[:7]), "1", "2.5", "5", "10", "+Inf"
 
 def expose(totals: Iterable[FunctionCounters], statuses: Iterable[FunctionStatus], traffic: Traffic) -> bytes:
     """The page of `/metrics`: calls and replicas by function, requests to the control API, this process."""
-    return _plain_text([*_calls(list(totals)), _replicas(statuses), *_requests(traffic), *PROCESS_COLLECTOR.collect()])
+    return _plain_text(
+        [*_calls(list(totals)), *_replicas(list(statuses)), *_requests(traffic), *PROCESS_COLLECTOR.collect()]
+    )
 
 
 def _calls(totals: list[FunctionCounters]) -> Iterator[Metric]:
@@ -42,11 +44,21 @@ def _calls(totals: list[FunctionCounters]) -> Iterator[Metric]:
     yield from (ended, started, inflight, seconds)
 
 
-def _replicas(statuses: Iterable[FunctionStatus]) -> Metric:
-    replicas = GaugeMetricFamily("gateway_service_count", "Replicas asked for.", labels=("function_name",))
+def _replicas(statuses: list[FunctionStatus]) -> Iterator[Metric]:
+    wanted = GaugeMetricFamily("gateway_service_count", "Replicas asked for.", labels=("function_name",))
+    ready = GaugeMetricFamily("gateway_service_ready_count", "Replicas that are ready.", labels=("function_name",))
+    least = GaugeMetricFamily("gateway_service_min", "The least replicas.", labels=("function_name",))
+    load = GaugeMetricFamily(
+        "gateway_service_target_load", "Load for one replica.", labels=("function_name", "scaling_type")
+    )
     for status in statuses:
-        replicas.add_metric((f"{status.name}.{status.namespace}",), status.replicas)
-    return replicas
+        labels = (f"{status.name}.{status.namespace}",)
+        spec = FunctionSpec(status.name, labels=status.labels)
+        wanted.add_metric(labels, status.replicas)
+        ready.add_metric(labels, status.available_replicas)
+        least.add_metric(labels, spec.min_replicas)
+        load.add_metric((*labels, spec.scale_type), spec.scale_target)
+    yield from (wanted, ready, least, load)
 
 
 def _requests(traffic: Traffic) -> Iterator[Metric]:

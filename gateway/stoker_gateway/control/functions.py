@@ -10,7 +10,7 @@ from aiohttp import web
 
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import is_true, last, read_struct
-from stoker_gateway.control.keys import CONFIG, COUNTERS, PROVIDER, SECRETS
+from stoker_gateway.control.keys import CONFIG, COUNTERS, NAMESPACES, PROVIDER, SECRETS
 from stoker_gateway.control.namespaces import existing_namespace
 from stoker_gateway.counters import FunctionCounters
 from stoker_sdk.errors import BadInput, StokerError
@@ -66,9 +66,11 @@ def key_of_path(request: web.Request, namespace: str) -> FunctionKey:
 async def _deploy(request: web.Request, *, create: bool) -> web.Response:
     spec = await read_struct(request, FunctionSpec, request.app[CONFIG].body_limit)
     spec.check()
-    spec = msgspec.structs.replace(spec, namespace=existing_namespace(request, spec.namespace))
-    _check_secrets(request, spec)
-    revision = await request.app[PROVIDER].deploy(spec, create=create)
+    namespace = existing_namespace(request, spec.namespace or last(request, "namespace"))
+    spec = msgspec.structs.replace(spec, namespace=namespace)
+    async with request.app[NAMESPACES].written_in(namespace):
+        _check_secrets(request, spec)
+        revision = await request.app[PROVIDER].deploy(spec, create=create)
     return answers.accepted({REVISION_HEADER: str(revision)})
 
 

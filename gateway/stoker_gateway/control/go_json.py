@@ -62,4 +62,9 @@ def _fields(value: dict[str, Any], wanted: inspect.StructType) -> dict[str, Any]
 
 
 def _element(value: Any, wanted: inspect.Type) -> Any:
-    return "" if value is None and isinstance(wanted, inspect.StrType) else value
+    """Within a list or a map `null` is the zero value of what stands there."""
+    if value is None and isinstance(wanted, inspect.StrType):
+        return ""
+    if value is None and isinstance(wanted, inspect.StructType):
+        return _fields({}, wanted)
+    return _as_go_reads(value, wanted)

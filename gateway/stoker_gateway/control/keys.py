@@ -9,12 +9,14 @@ from aiohttp import web
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
+from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.secrets import SecretStore
 
 CONFIG: web.AppKey[ControlConfig] = web.AppKey("config", ControlConfig)
 PROVIDER: web.AppKey[Provider] = web.AppKey("provider")
 SECRETS: web.AppKey[SecretStore] = web.AppKey("secrets", SecretStore)
+NAMESPACES: web.AppKey[NamespaceStore] = web.AppKey("namespaces", NamespaceStore)
 COUNTERS: web.AppKey[Counters] = web.AppKey("counters")
 TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)
 BUILD_PLACES: web.AppKey[asyncio.Semaphore] = web.AppKey("build places", asyncio.Semaphore)

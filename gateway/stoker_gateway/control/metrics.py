@@ -9,7 +9,7 @@ from aiohttp import web
 
 from stoker_gateway.control import middleware
 from stoker_gateway.control.health import tell_health
-from stoker_gateway.control.keys import CONFIG, COUNTERS, PROVIDER, TRAFFIC
+from stoker_gateway.control.keys import CONFIG, COUNTERS, NAMESPACES, PROVIDER, TRAFFIC
 from stoker_gateway.counters import FunctionCounters
 from stoker_sdk.errors import Unavailable
 
@@ -39,7 +39,7 @@ async def show_metrics(request: web.Request) -> web.Response:
 
     control = request.app[CONTROL]
     totals = await _totals(control)
-    statuses = [status for name in control[CONFIG].namespaces for status in control[PROVIDER].list(name)]
+    statuses = [status for name in control[NAMESPACES].names() for status in control[PROVIDER].list(name)]
     body = expose(totals, statuses, control[TRAFFIC])
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 

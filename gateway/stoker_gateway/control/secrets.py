@@ -9,7 +9,7 @@ from aiohttp import web
 
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import last, read_struct
-from stoker_gateway.control.keys import CONFIG, PROVIDER, SECRETS
+from stoker_gateway.control.keys import CONFIG, NAMESPACES, PROVIDER, SECRETS
 from stoker_gateway.control.namespaces import existing_namespace
 from stoker_sdk.errors import StokerError, Unprocessable
 from stoker_sdk.messages import Secret
@@ -26,7 +26,8 @@ async def list_secrets(request: web.Request) -> web.Response:
 
 async def create_secret(request: web.Request) -> web.Response:
     secret, namespace = await _read(request)
-    await asyncio.to_thread(request.app[SECRETS].create, namespace, secret.name, _content(secret))
+    async with request.app[NAMESPACES].written_in(namespace):
+        await asyncio.to_thread(request.app[SECRETS].create, namespace, secret.name, _content(secret))
     # A function can be waiting for it: `faas-cli secret apply` deletes and creates instead of replacing.
     await _restart_users(request.app, namespace, secret.name)
     return answers.accepted()
@@ -34,7 +35,8 @@ async def create_secret(request: web.Request) -> web.Response:
 
 async def replace_secret(request: web.Request) -> web.Response:
     secret, namespace = await _read(request)
-    await asyncio.to_thread(request.app[SECRETS].replace, namespace, secret.name, _content(secret))
+    async with request.app[NAMESPACES].written_in(namespace):
+        await asyncio.to_thread(request.app[SECRETS].replace, namespace, secret.name, _content(secret))
     await _restart_users(request.app, namespace, secret.name)
     return answers.accepted()
 
