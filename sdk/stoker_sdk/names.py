@@ -19,8 +19,11 @@ RESERVED_NAMESPACES = frozenset({"kube-system", "openfaas"})
 
 MAX_NAME = 63
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN_PATTERN = rf"{LABEL_PATTERN}(\.{LABEL_PATTERN})*"
+
+_LABEL = re.compile(LABEL_PATTERN)
+_SUBDOMAIN = re.compile(SUBDOMAIN_PATTERN)
 _KEY_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _ENVIRONMENT_KEY = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 

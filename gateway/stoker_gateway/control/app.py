@@ -19,6 +19,7 @@ from stoker_gateway.control import (
     logs,
     middleware,
     namespaces,
+    openapi,
     scale,
     secrets,
 )
@@ -39,6 +40,7 @@ ROUTES = (
     *namespaces.ROUTES,
     *info.ROUTES,
     *builds.ROUTES,
+    *openapi.ROUTES,
     *health.ROUTES,
 )
 

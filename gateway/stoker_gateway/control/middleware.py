@@ -17,7 +17,7 @@ from stoker_sdk.errors import StokerError
 
 log = logging.getLogger(__name__)
 
-OPEN_ROUTES = frozenset({"/", "/healthz"})
+OPEN_ROUTES = frozenset({"/", "/healthz", "/openapi.json"})
 """Every other route asks for credentials, so that a route added later is never open by mistake."""
 
 _CALL_ID = re.compile(r"[\x21-\x7e]{1,128}")

@@ -1,0 +1,229 @@
+"""What `/openapi.json` says of each route: written by hand, and held to the routes by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.messages import (
+    AlertGroup,
+    BuildLine,
+    DeleteFunctionRequest,
+    FunctionNamespace,
+    GatewayInfo,
+    LogMessage,
+    ScaleServiceRequest,
+    Secret,
+)
+from stoker_sdk.names import LABEL_PATTERN, MAX_NAME, SUBDOMAIN_PATTERN
+
+STRUCTS: Final = (
+    FunctionSpec,
+    FunctionStatus,
+    DeleteFunctionRequest,
+    ScaleServiceRequest,
+    Secret,
+    FunctionNamespace,
+    GatewayInfo,
+    LogMessage,
+    AlertGroup,
+    BuildLine,
+)
+
+_NAME = {"pattern": f"^{LABEL_PATTERN}$", "maxLength": MAX_NAME}
+_NAMESPACE = {"pattern": f"^({LABEL_PATTERN})?$", "maxLength": MAX_NAME}
+_SECRET_NAME = {"pattern": f"^{SUBDOMAIN_PATTERN}$", "maxLength": 253}
+
+NARROWED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "FunctionSpec": {"service": _NAME, "image": {"minLength": 1}, "namespace": _NAMESPACE},
+    "FunctionStatus": {"name": _NAME, "namespace": _NAME, "createdAt": {"format": "date-time"}},
+    "DeleteFunctionRequest": {"functionName": _NAME, "namespace": _NAMESPACE},
+    "ScaleServiceRequest": {"replicas": {"minimum": 0, "maximum": 1000}, "namespace": _NAMESPACE},
+    "Secret": {"name": _SECRET_NAME, "namespace": _NAMESPACE},
+    "FunctionNamespace": {"name": _NAME},
+    "LogMessage": {"timestamp": {"format": "date-time"}},
+}
+"""What the types cannot say, by struct and field."""
+
+REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "FunctionSpec": ("image",),
+    "FunctionStatus": ("createdAt",),
+    "DeleteFunctionRequest": ("functionName",),
+    "GatewayInfo": ("provider", "version", "arch"),
+    "LogMessage": ("namespace", "instance", "timestamp", "text"),
+}
+"""Fields that have a default where they are decoded, and are always there nevertheless."""
+
+Answers = Mapping[int, tuple[str, Any]]
+"""By status: what it means, and its content: a type for JSON, a content type for text, None for no body."""
+
+_DONE: Final[Answers] = {202: ("Accepted, and stored.", None)}
+_LINES: Final = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. `errors` come beside those that every route with a body or credentials has."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    tag: str
+    answers: Answers
+    body: Any = None
+    query: tuple[Mapping[str, Any], ...] = ()
+    errors: tuple[int, ...] = ()
+    open: bool = False
+    links: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _query(name: str, text: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": text, "schema": {"type": "string", **schema}}
+
+
+_IN_NAMESPACE = _query("namespace", "The default namespace when empty or left out.", **_NAMESPACE)
+_UNLESS_IN_BODY = _query("namespace", "Where the body names none.", **_NAMESPACE)
+
+
+def _to(operation: str, name: str, **more: Any) -> dict[str, Any]:
+    """A link: the result of one operation is what the other takes."""
+    return {"operationId": operation, "parameters": {"name": name}, **more}
+
+
+_FUNCTIONS: Final = (
+    Operation(
+        "GET", "/system/functions", "listFunctions", "The functions of a namespace, by name.", "functions",
+        {200: ("Every function, with the number of its calls.", list[FunctionStatus])},
+        query=(_IN_NAMESPACE,), errors=(400,),
+    ),
+    Operation(
+        "POST", "/system/functions", "createFunction", "Deploy a new function.", "functions", _DONE,
+        body=FunctionSpec, query=(_UNLESS_IN_BODY,), errors=(409,),
+        links={"describe": _to("describeFunction", "$request.body#/service")},
+    ),
+    Operation(
+        "PUT", "/system/functions", "updateFunction", "Deploy over an existing function.", "functions", _DONE,
+        body=FunctionSpec, query=(_UNLESS_IN_BODY,), errors=(404, 409),
+    ),
+    Operation(
+        "DELETE", "/system/functions", "removeFunction", "Remove a function; its calls finish.", "functions", _DONE,
+        body=DeleteFunctionRequest, query=(_UNLESS_IN_BODY,), errors=(404,),
+    ),
+    Operation(
+        "GET", "/system/function/{name}", "describeFunction", "One function, as `NAME` or `NAME.NAMESPACE`.",
+        "functions", {200: ("The function.", FunctionStatus)},
+        query=(_IN_NAMESPACE, _query("usage", "1 or true: with CPU and memory, where they are known.")),
+        errors=(400, 404),
+    ),
+    Operation(
+        "POST", "/system/scale-function/{name}", "scaleFunction", "Set the number of replicas.", "functions", _DONE,
+        body=ScaleServiceRequest, query=(_UNLESS_IN_BODY,), errors=(404,),
+    ),
+    Operation(
+        "POST", "/system/alert", "takeAlert", "Alertmanager's webhook: scale while an alert fires.", "functions",
+        {200: ("Every alert was taken; unknown functions are passed over.", None)}, body=AlertGroup, errors=(500,),
+    ),
+    Operation(
+        "GET", "/system/logs", "streamLogs", "What a function printed: a LogMessage a line.", "functions",
+        {200: ("JSON lines; with `follow` until the client leaves.", _LINES)},
+        query=(
+            _query("name", "The function.", **_NAME) | {"required": True},
+            _IN_NAMESPACE,
+            _query("instance", "Of one replica only."),
+            _query("since", "Only what was printed at this time or later.", format="date-time"),
+            _query("tail", "Only so many last lines; -1: all.", type="integer", minimum=-1, maximum=999_999_999),
+            _query("follow", "true: go on with what is printed from now on."),
+        ),
+        errors=(400, 404),
+    ),
+)  # fmt: skip
+
+_SECRETS: Final = (
+    Operation(
+        "GET", "/system/secrets", "listSecrets", "The names of a namespace's secrets.", "secrets",
+        {200: ("Names; values are never answered.", list[Secret])}, query=(_IN_NAMESPACE,), errors=(400,),
+    ),
+    Operation(
+        "POST", "/system/secrets", "createSecret", "Store a new secret.", "secrets", _DONE,
+        body=Secret, query=(_UNLESS_IN_BODY,), errors=(409, 422),
+    ),
+    Operation(
+        "PUT", "/system/secrets", "replaceSecret", "Replace a secret; its functions are restarted, call by call.",
+        "secrets", _DONE, body=Secret, query=(_UNLESS_IN_BODY,), errors=(404, 422),
+    ),
+    Operation(
+        "DELETE", "/system/secrets", "removeSecret", "Remove a secret.", "secrets", _DONE,
+        body=Secret, query=(_UNLESS_IN_BODY,), errors=(404, 422),
+    ),
+)  # fmt: skip
+
+_DESCRIBE_NAMESPACE = {"describe": _to("describeNamespace", "$request.body#/name")}
+_DELETE_NAMESPACE = {"delete": _to("deleteNamespace", "$request.path.name", requestBody="$response.body")}
+
+_NAMESPACES: Final = (
+    Operation(
+        "GET", "/system/namespaces", "listNamespaces", "The names of the namespaces.", "namespaces",
+        {200: ("Names, in order.", list[str])},
+    ),
+    Operation(
+        "GET", "/system/namespace", "listNamespacesToo", "The names of the namespaces.", "namespaces",
+        {200: ("Names, in order.", list[str])},
+    ),
+    Operation(
+        "GET", "/system/namespace/", "listNamespacesAsWell", "The names of the namespaces.", "namespaces",
+        {200: ("Names, in order.", list[str])},
+    ),
+    Operation(
+        "POST", "/system/namespace", "createNamespaceToo", "Create a namespace.", "namespaces",
+        {201: ("Created, and stored.", None)}, body=FunctionNamespace, errors=(409,),
+    ),
+    Operation(
+        "POST", "/system/namespace/", "createNamespace",
+        "Create a namespace. The label or annotation `openfaas=1` is required.", "namespaces",
+        {201: ("Created, and stored.", None)}, body=FunctionNamespace, errors=(409,), links=_DESCRIBE_NAMESPACE,
+    ),
+    Operation(
+        "GET", "/system/namespace/{name}", "describeNamespace", "One namespace, with its labels and annotations.",
+        "namespaces", {200: ("The namespace.", FunctionNamespace)}, errors=(404,), links=_DELETE_NAMESPACE,
+    ),
+    Operation(
+        "PUT", "/system/namespace/{name}", "updateNamespace", "Set labels and annotations; others are removed.",
+        "namespaces", _DONE, body=FunctionNamespace, errors=(404,),
+    ),
+    Operation(
+        "DELETE", "/system/namespace/{name}", "deleteNamespace",
+        "Delete a namespace with every function and secret in it.", "namespaces", _DONE,
+        body=FunctionNamespace, errors=(404,), links={"describe": _to("describeNamespace", "$request.path.name")},
+    ),
+)  # fmt: skip
+
+_PLATFORM: Final = (
+    Operation(
+        "GET", "/system/info", "showInfo", "What runs here, in which release.", "platform",
+        {200: ("No field is null.", GatewayInfo)},
+    ),
+    Operation(
+        "POST", "/system/builds", "build", "Build a handler: a tar in, a BuildLine a line out.", "platform",
+        {200: ("JSON lines; the last has the image, or the error.", _LINES)},
+        body="application/x-tar", errors=(500, 503),
+    ),
+    Operation(
+        "GET", "/healthz", "tellHealth", "Whether the platform answers.", "platform",
+        {200: ("It does.", "text/plain")}, open=True,
+    ),
+    Operation(
+        "GET", "/openapi.json", "showDescription", "This document.", "platform",
+        {200: ("OpenAPI 3.1.", dict[str, Any])}, open=True,
+    ),
+    Operation(
+        "GET", "/", "goToDashboard", "To the dashboard.", "platform", {307: ("It is at `/ui/`.", None)}, open=True
+    ),
+    Operation(
+        "GET", "/ui/{rest}", "showDashboard", "The dashboard's place; there is none yet.", "platform", {}, errors=(404,)
+    ),
+)  # fmt: skip
+
+OPERATIONS: Final = (*_FUNCTIONS, *_SECRETS, *_NAMESPACES, *_PLATFORM)
