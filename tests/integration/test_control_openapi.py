@@ -100,6 +100,45 @@ def test_a_route_asks_for_credentials_unless_it_says_that_it_is_open(
         assert (answer.status_code != 401) == is_open
 
 
+def closed(schema: Any) -> Any:
+    """The schema, which lets no key pass that it does not name."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: closed(value) for key, value in schema.items()}
+    return rest | ({"additionalProperties": False} if "properties" in schema else {})
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/system/functions", ""),
+        ("/system/function/{name}", "?usage=1"),
+        ("/system/secrets", ""),
+        ("/system/namespaces", ""),
+        ("/system/namespace/{name}", ""),
+        ("/system/info", ""),
+    ],
+)
+def test_answers_have_the_keys_that_are_described_and_no_other(control: RunningControl, path: str, query: str) -> None:
+    session = requests.Session()
+    session.auth = AUTH
+    everything = {"envProcess": "x", "envVars": {"A": "b"}, "secrets": ["described"], "labels": {}, "annotations": {}}
+    limits = {"limits": {"memory": "1Mi", "cpu": "1", "nvidia.com/gpu": "1"}, "requests": {}, "constraints": ["a=b"]}
+    function = {"service": "described", "image": "i", "readOnlyRootFilesystem": True} | everything | limits
+    namespace = {"name": "described", "labels": {"openfaas": "1"}, "annotations": {"a": "b"}}
+    session.post(control.url + "/system/secrets", json={"name": "described", "value": "x"})
+    session.post(control.url + "/system/namespace/", json=namespace)
+    session.put(control.url + "/system/functions", json=function)
+    session.post(control.url + "/system/functions", json=function)
+    document = closed(describe())
+    content = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+    answer = session.get(control.url + path.format(name="described") + query)
+    assert answer.status_code == 200 and answer.json()
+    jsonschema_rs.validate(content["schema"] | {"components": document["components"]}, answer.json())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
