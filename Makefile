@@ -10,13 +10,14 @@ SOURCES := wire sdk watchdog gateway builder cli
 ARGS ?=
 ONLY ?=
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test check format bench fuzz lock clean
 
 help:
 	@echo "make run [ARGS=...]    install, serve on this machine, deploy the example; Ctrl-C stops all"
 	@echo "make test              install what the tests need, and pass them (minutes)"
 	@echo "make check             format, lint, types, import rules, quick tests (under a minute)"
 	@echo "make bench [ONLY=KEY]  measure against peers; writes bench/out/latest.json"
+	@echo "make fuzz              hostile input of every kind for FUZZ_SECONDS (600); not part of the tests"
 	@echo "make lock              take up new versions of the dependencies (constraints.txt)"
 	@echo "make format            format the code"
 	@echo "make clean             remove the virtual environment and caches"
@@ -59,6 +60,9 @@ format: $(TEST_STAMP)
 bench: $(BENCH_STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" bench/needs.sh
 	$(BIN)/python -m bench $(ONLY)
+
+fuzz: $(TEST_STAMP)
+	$(BIN)/python -m tests.fuzz $(ONLY)
 
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
