@@ -168,6 +168,36 @@ async def test_functions_and_secrets_of_one_name_in_two_namespaces_are_independe
     assert control.secrets.exists("openfaas-fn", "key")
 
 
+async def test_the_namespace_of_a_change_is_that_of_the_body_and_else_that_of_the_query(control: Control) -> None:
+    await create(control, "dev")
+    client = control.client
+    for number, (body, query, where) in enumerate(
+        (
+            ({"namespace": "dev"}, "?namespace=openfaas-fn", "dev"),
+            ({}, "?namespace=dev", "dev"),
+            ({}, "", "openfaas-fn"),
+        )
+    ):
+        name = f"one-{number}"
+        secret, function = {"name": name, "value": "x"} | body, {"service": name, "image": "i"} | body
+        for method, path, sent in (
+            ("POST", "/system/secrets", secret),
+            ("PUT", "/system/secrets", secret),
+            ("POST", "/system/functions", function),
+            ("PUT", "/system/functions", function | {"image": "i:2"}),
+            ("POST", f"/system/scale-function/{name}", {"replicas": 2} | body),
+        ):
+            async with client.request(method, path + query, json=sent) as response:
+                assert response.status == 202, (method, path, await response.text())
+        status = control.provider.get(FunctionKey(where, name))
+        assert (status.image, status.replicas) == ("i:2", 2)
+        assert control.secrets.exists(where, name)
+        for path, sent in (("/system/functions", {"functionName": name} | body), ("/system/secrets", secret)):
+            async with client.delete(path + query, json=sent) as response:
+                assert response.status == 202
+        assert not control.secrets.exists(where, name)
+
+
 async def delete(control: Control, name: str) -> int:
     body = {"name": name, "labels": MARK}
     async with control.client.delete(f"/system/namespace/{name}", json=body) as response:

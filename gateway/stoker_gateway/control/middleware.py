@@ -94,7 +94,7 @@ def _needs_credentials(request: web.Request) -> bool:
 def _route_label(request: web.Request) -> str:
     resource = request.match_info.route.resource
     if resource is not None:
-        return resource.canonical.partition("/{")[0]
+        return resource.canonical.partition("/{")[0].rstrip("/")
     return "/system" if request.path.startswith("/system/") else ""
 
 
