@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 NAMES = st.one_of(
     st.sampled_from(
-        ["greet", "hostile", "../x", "..", ".", "a/b", "%2e%2e", "", "x" * 64, "x" * 5000, "A", "a_b", "a.b", "-a", "ü",
+        ["greet", "../x", "..", ".", "a/b", "%2e%2e", "", "x" * 64, "x" * 5000, "A", "a_b", "a.b", "-a", "ü",
          "openfaas-fn", "kube-system", "openfaas", "dev", "null", "\0", "a\nb", "a b", "\ud800"]
     ),
     st.text(max_size=20),

@@ -26,7 +26,11 @@ def play(strategy: st.SearchStrategy[Any], check: Callable[[Any], None], example
     def test(value: Any) -> None:
         nonlocal tried
         tried += 1
-        check(value)
+        try:
+            check(value)
+        except Exception as error:
+            error.add_note(f"input: {value!r}"[:5000])  # hypothesis prints nothing when schemathesis is loaded
+            raise
 
     test()
     return tried

@@ -171,14 +171,11 @@ async def test_functions_and_secrets_of_one_name_in_two_namespaces_are_independe
 async def test_the_namespace_of_a_change_is_that_of_the_body_and_else_that_of_the_query(control: Control) -> None:
     await create(control, "dev")
     client = control.client
-    for number, (body, query, where) in enumerate(
-        (
-            ({"namespace": "dev"}, "?namespace=openfaas-fn", "dev"),
-            ({}, "?namespace=dev", "dev"),
-            ({}, "", "openfaas-fn"),
-        )
+    for name, body, query, where in (
+        ("one", {"namespace": "dev"}, "?namespace=openfaas-fn", "dev"),
+        ("two", {}, "?namespace=dev", "dev"),
+        ("three", {}, "", "openfaas-fn"),
     ):
-        name = f"one-{number}"
         secret, function = {"name": name, "value": "x"} | body, {"service": name, "image": "i"} | body
         for method, path, sent in (
             ("POST", "/system/secrets", secret),
