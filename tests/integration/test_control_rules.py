@@ -73,7 +73,7 @@ async def test_there_is_no_dashboard_yet(control: Control) -> None:
 
 
 async def test_an_unknown_path_is_not_found_and_named(control: Control) -> None:
-    for path in ("/nowhere", "/system/nowhere", "/ui", "/metrics", "/system/function/"):
+    for path in ("/nowhere", "/system/nowhere", "/system/telemetry", "/ui", "/metrics", "/system/function/"):
         async with control.client.get(path) as response:
             await assert_error(response, 404, "not-found", path)
 
