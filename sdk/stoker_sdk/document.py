@@ -27,9 +27,6 @@ _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _KINDS = {yaml.ScalarNode: "a single value", yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list"}
 
-Plain = str | list["Plain"] | dict[str, "Plain"]
-"""What JSON can carry, with every scalar as the text that stood in the file."""
-
 
 @dataclass
 class Reading:
@@ -72,6 +69,14 @@ class Value:
     def is_empty(self) -> bool:
         """Nothing was written, or `null` or `~`."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _NULL
+
+    @property
+    def is_mapping(self) -> bool:
+        return isinstance(self.node, yaml.MappingNode)
+
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.node, yaml.SequenceNode)
 
     def text(self) -> str:
         """The literal text of a scalar: `1.0`, `true` and `on` stay what they are. Null is empty."""
@@ -130,16 +135,6 @@ class Value:
             if key not in names:
                 value.warn(f"is not a known key and is ignored{_nearest(key, names)}")
         return {key: value for key, value in entries.items() if key in names}
-
-    def plain(self, depth: int = 0) -> Plain:
-        """The value with everything in it, for settings that are carried without being understood."""
-        if depth > 20:
-            raise self.error("is nested more than 20 deep")
-        if isinstance(self.node, yaml.MappingNode):
-            return {key: value.plain(depth + 1) for key, value in self.entries().items()}
-        if isinstance(self.node, yaml.SequenceNode):
-            return [value.plain(depth + 1) for value in self.items()]
-        return self.text()
 
     def checked(self, check: Callable[..., object], *arguments: str) -> None:
         """Run a check that raises `BadInput`, and say in its error where the value stands."""

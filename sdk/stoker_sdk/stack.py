@@ -7,90 +7,22 @@ same stack, and every refusal names file, line, column and key. Only `load_stack
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from stoker_sdk.document import Value, compose
+from stoker_sdk.document import MAX_BYTES, Value, compose
 from stoker_sdk.errors import BadInput, BadUsage, NotFound
-from stoker_sdk.function import Resources
-from stoker_sdk.names import (
-    check_environment_key,
-    check_function_name,
-    check_label,
-    check_namespace,
-    check_qualified_key,
-    check_secret_name,
-)
+from stoker_sdk.fetch import fetch, is_url, without_password
+from stoker_sdk.gateway_address import DEFAULT_GATEWAY, normalize_gateway
 from stoker_sdk.paths import inside
+from stoker_sdk.settings import SETTINGS as SETTINGS
+from stoker_sdk.stack_function import ReadFile, read_function
+from stoker_sdk.stack_function import StackFunction as StackFunction
 from stoker_sdk.substitution import substitute
-from stoker_sdk.units import parse_duration, parse_quantity
-
-SETTINGS = ("timeout", "concurrency", "scale", "schedule", "routes", "retries")
-"""Keys of a function that are ours; they travel as annotations, so that other clients carry them untouched.
-"""
 
 PROVIDERS = ("openfaas", "faas")
 _ROOT_KEYS = ("version", "provider", "functions", "configuration")
-_FUNCTION_KEYS = (
-    "lang",
-    "handler",
-    "image",
-    "fprocess",
-    "environment",
-    "environment_file",
-    "secrets",
-    "labels",
-    "annotations",
-    "constraints",
-    "limits",
-    "requests",
-    "readonly_root_filesystem",
-    "namespace",
-    "skip_build",
-    "build_args",
-    "build_options",
-    "build_secrets",
-    "platforms",
-    *SETTINGS,
-)
-
-
-@dataclass(frozen=True)
-class StackFunction:
-    """One function of a stack, as written (contract section 9.2). `environment` has the environment files in
-    it.
-
-    `settings` are ours (`SETTINGS`): scalars as text, everything else as JSON.
-    """
-
-    name: str
-    lang: str = ""
-    handler: str = ""
-    image: str = ""
-    fprocess: str = ""
-    namespace: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    constraints: tuple[str, ...] = ()
-    limits: Resources | None = None
-    requests: Resources | None = None
-    readonly_root_filesystem: bool = False
-    skip_build: bool = False
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    build_options: tuple[str, ...] = ()
-    build_secrets: Mapping[str, str] = field(default_factory=dict)
-    platforms: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_built_here(self) -> bool:
-        """Whether there is source to build the image from."""
-        return bool(self.lang and self.handler and not self.skip_build)
 
 
 @dataclass(frozen=True)
@@ -103,7 +35,10 @@ class TemplateSource:
 
 @dataclass(frozen=True)
 class Stack:
-    """A whole stack file. `folder` is what paths are relative to; `warnings` are lines for the user."""
+    """A whole stack file. `folder` is what paths are relative to; `warnings` are lines for the user.
+
+    Several files that are used together are one stack too, with the files as its `parts`.
+    """
 
     file: str
     folder: Path
@@ -112,34 +47,83 @@ class Stack:
     templates: tuple[TemplateSource, ...] = ()
     copy: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    parts: tuple[Stack, ...] = ()
+
+    def part_of(self, function: StackFunction) -> Stack:
+        """The one file in which the function stands."""
+        names = {each.name: part for part in self.parts for each in part.functions}
+        return names.get(function.name, self)
 
     def handler_folder(self, function: StackFunction) -> Path:
         """Where the function's source is. Raises `BadInput` when that leaves the stack's folder or is no
         folder.
         """
-        what = f"{self.file}: functions.{function.name}.handler"
-        folder = inside(self.folder, function.handler, what)
+        part = self.part_of(function)
+        what = f"{part.file}: functions.{function.name}.handler"
+        folder = inside(part.folder, function.handler, what)
         if not folder.is_dir():
             raise BadInput(f"{what}: there is no folder {function.handler!r} beside the stack file")
         return folder
 
 
-Check = Callable[[str], object]
-"""Raises `BadInput` for a text that cannot be used."""
+def load_stacks(names: Sequence[str], environment: Mapping[str, str], *, substituted: bool = True) -> Stack:
+    """The stack that one or several paths and http(s) addresses stand for. What an address gives is taken as
+    if it lay in the working folder.
 
-ReadFile = Callable[[str], str]
-"""Gives the text of a file that the stack names, relative to its folder. Raises `BadInput`."""
+    Raises `BadInput`, `NotFound`, `Unavailable`, and `BadUsage` when the files do not go together.
+    """
+    stacks = [
+        _fetched_stack(name, environment, substituted)
+        if is_url(name)
+        else load_stack(Path(name), environment, substituted=substituted)
+        for name in names
+    ]
+    return stacks[0] if len(stacks) == 1 else merged(stacks)
 
 
 def load_stack(path: Path, environment: Mapping[str, str], *, substituted: bool = True) -> Stack:
     """Read a stack file and the environment files that it names. Raises `BadInput`, `NotFound`."""
-    folder = path.parent
-
-    def read(name: str) -> str:
-        return _text_of(inside(folder, name, f"environment_file {name!r}"), name)
-
     text = _text_of(path, str(path))
-    return parse_stack(text, environment if substituted else None, file=str(path), folder=folder, read=read)
+    return _parsed(text, environment if substituted else None, str(path), path.parent)
+
+
+def merged(stacks: Sequence[Stack]) -> Stack:
+    """Several stacks as one. Raises `BadUsage` for a function that two of them have, or for two gateways."""
+    seen: dict[str, str] = {}
+    for stack in stacks:
+        for function in stack.functions:
+            if function.name in seen:
+                files = f"{seen[function.name]} and in {stack.file}"
+                raise BadUsage(f"function {function.name!r} stands in {files}: rename one, or use the files one by one")
+            seen[function.name] = stack.file
+    named = {normalize_gateway(stack.gateway) for stack in stacks if stack.gateway} - {DEFAULT_GATEWAY}
+    if len(named) > 1:
+        raise BadUsage(f"the stack files name different gateways ({', '.join(sorted(named))}): use them one by one")
+    return Stack(
+        file=", ".join(stack.file for stack in stacks),
+        folder=stacks[0].folder,
+        gateway=next(iter(named), ""),
+        functions=tuple(function for stack in stacks for function in stack.functions),
+        templates=tuple(template for stack in stacks for template in stack.templates),
+        warnings=tuple(warning for stack in stacks for warning in stack.warnings),
+        parts=tuple(stacks),
+    )
+
+
+def _fetched_stack(url: str, environment: Mapping[str, str], substituted: bool) -> Stack:
+    shown = without_password(url)
+    try:
+        text = fetch(url, environment, MAX_BYTES).decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"{shown}: is not UTF-8 text") from None
+    return _parsed(text, environment if substituted else None, shown, Path())
+
+
+def _parsed(text: str, environment: Mapping[str, str] | None, file: str, folder: Path) -> Stack:
+    def read(name: str) -> str:
+        return _text_of(inside(folder, name, f"{file}: environment_file {name!r}"), name)
+
+    return parse_stack(text, environment, file=file, folder=folder, read=read)
 
 
 def parse_stack(
@@ -200,7 +184,11 @@ def _glob(pattern: str) -> str:
 
 def _text_of(path: Path, shown: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise BadInput(f"{shown}: is larger than {MAX_BYTES >> 20} MiB, too large for a stack file")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise NotFound(
             f"there is no file {shown}: name the stack file with -f, or make one with `stoker new`"
@@ -260,119 +248,4 @@ def _template(value: Value) -> TemplateSource:
 
 
 def _functions(value: Value, read: ReadFile | None) -> tuple[StackFunction, ...]:
-    return tuple(_function(name, entry, read) for name, entry in value.entries().items())
-
-
-def _function(name: str, value: Value, read: ReadFile | None) -> StackFunction:
-    value.checked(check_function_name, name)
-    return _Keys(value.known_entries(_FUNCTION_KEYS)).function(name, read)
-
-
-class _Keys:
-    """The keys of one function, each read as the kind that it must be."""
-
-    def __init__(self, values: dict[str, Value]) -> None:
-        self._values = values
-
-    def function(self, name: str, read: ReadFile | None) -> StackFunction:
-        return StackFunction(
-            name=name,
-            lang=self._text("lang").lower(),
-            handler=self._text("handler"),
-            image=self._text("image"),
-            fprocess=self._text("fprocess"),
-            namespace=self._checked_text("namespace", check_namespace),
-            environment={**self._map("environment", check_environment_key), **self._environment_files(read)},
-            secrets=self._texts("secrets", check_secret_name),
-            labels=self._labels(),
-            annotations=self._map("annotations", lambda key: check_qualified_key(key, "annotation")),
-            constraints=self._texts("constraints"),
-            limits=self._resources("limits"),
-            requests=self._resources("requests"),
-            readonly_root_filesystem=self._flag("readonly_root_filesystem"),
-            skip_build=self._flag("skip_build"),
-            build_args=self._map("build_args"),
-            build_options=self._texts("build_options"),
-            build_secrets=self._map("build_secrets"),
-            platforms=self._text("platforms"),
-            settings=self._settings(),
-        )
-
-    def _text(self, key: str) -> str:
-        value = self._values.get(key)
-        return value.text() if value else ""
-
-    def _checked_text(self, key: str, check: Check) -> str:
-        text = self._text(key)
-        if text:
-            self._values[key].checked(check, text)
-        return text
-
-    def _flag(self, key: str) -> bool:
-        value = self._values.get(key)
-        return value.flag() if value else False
-
-    def _texts(self, key: str, check: Check = str) -> tuple[str, ...]:
-        value = self._values.get(key)
-        items = list(value.items()) if value else []
-        for item in items:
-            item.checked(check, item.text())
-        return tuple(item.text() for item in items)
-
-    def _map(self, key: str, check_key: Check = str) -> dict[str, str]:
-        value = self._values.get(key)
-        entries = value.entries() if value else {}
-        for name, entry in entries.items():
-            entry.checked(check_key, name)
-        return {name: entry.text() for name, entry in entries.items()}
-
-    def _labels(self) -> dict[str, str]:
-        value = self._values.get("labels")
-        entries = value.entries() if value else {}
-        for name, entry in entries.items():
-            entry.checked(check_label, name, entry.text())
-        return {name: entry.text() for name, entry in entries.items()}
-
-    def _environment_files(self, read: ReadFile | None) -> dict[str, str]:
-        """Later files win over earlier ones, and all of them over `environment` (contract section 9.2)."""
-        value = self._values.get("environment_file")
-        merged: dict[str, str] = {}
-        for item in value.items() if value else ():
-            name = item.text()
-            if read is None:
-                raise item.error("environment files cannot be read here")
-            merged |= _environment_file(name, read)
-        return merged
-
-    def _resources(self, key: str) -> Resources | None:
-        value = self._values.get(key)
-        if value is None or value.is_empty:
-            return None
-        quantities = value.known_entries(field.encode_name for field in msgspec.structs.fields(Resources))
-        for name, entry in quantities.items():
-            if name in ("memory", "cpu") and entry.text():
-                entry.checked(parse_quantity, entry.text())
-        return msgspec.convert({name: entry.text() for name, entry in quantities.items()}, Resources)
-
-    def _settings(self) -> dict[str, str]:
-        self._checked_text("timeout", parse_duration)
-        self._checked_text("concurrency", _check_whole_number)
-        present = {key: self._values[key] for key in SETTINGS if key in self._values}
-        return {key: _setting(value) for key, value in present.items() if not value.is_empty}
-
-
-def _environment_file(name: str, read: ReadFile) -> dict[str, str]:
-    root = compose(read(name), name)
-    entries = root.known_entries(("environment",)) if root else {}
-    environment = entries.get("environment")
-    return environment.map_of_texts() if environment else {}
-
-
-def _setting(value: Value) -> str:
-    plain = value.plain()
-    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
-
-
-def _check_whole_number(text: str) -> None:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise BadInput(f"concurrency must be a whole number, and is {text[:40]!r}")
+    return tuple(read_function(name, entry, read) for name, entry in value.entries().items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -43,9 +44,10 @@ functions:
     platforms: linux/amd64
     timeout: 1m30s
     concurrency: 4
-    scale: {min: 1, max: 5}
+    connections: 20
+    scale: {min: 2, max: 5, zero: True, zero-duration: 5m, target: 50, down-window: 1m}
     schedule: "*/5 * * * *"
-    routes: [/hello, /hi]
+    routes: [/hello, "Example.org/hi", {host: "*.example.org", path: /api, methods: [get, POST]}]
     retries: 3
 configuration:
   templates: [{name: own, source: "https://example.org/t.git#v1"}]
@@ -75,7 +77,15 @@ def test_every_key_of_a_function_is_read_and_scalars_keep_their_text() -> None:
         namespace="dev",
         environment={"RATIO": "1.0", "DEBUG": "on", "EMPTY": "", "NUMBER": "0x1F"},
         secrets=("api-key",),
-        labels={"team": "blue", "com.openfaas.scale.min": "2"},
+        labels={
+            "team": "blue",
+            "com.openfaas.scale.min": "2",
+            "com.openfaas.scale.max": "5",
+            "com.openfaas.scale.zero": "true",
+            "com.openfaas.scale.zero-duration": "5m",
+            "com.openfaas.scale.target": "50",
+            "com.openfaas.scale.down.window": "1m",
+        },
         annotations={"topic": "orders"},
         constraints=("disk=ssd",),
         limits=Resources(memory="128Mi", cpu="500m"),
@@ -89,10 +99,11 @@ def test_every_key_of_a_function_is_read_and_scalars_keep_their_text() -> None:
         settings={
             "timeout": "1m30s",
             "concurrency": "4",
-            "scale": '{"min":"1","max":"5"}',
-            "schedule": "*/5 * * * *",
-            "routes": '["/hello","/hi"]',
-            "retries": "3",
+            "connections": "20",
+            "schedule": '[{"cron":"*/5 * * * *"}]',
+            "routes": '[{"path":"/hello"},{"host":"example.org","path":"/hi"},'
+            '{"host":"*.example.org","path":"/api","methods":["GET","POST"]}]',
+            "retries": '{"max":3}',
         },
     )
 
@@ -197,9 +208,9 @@ def test_an_unknown_key_is_a_warning_that_names_the_nearest_known_one() -> None:
 
 
 def test_aliases_that_stand_for_very_many_values_are_refused() -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    text = HEAD + "\n".join(lines) + "\nfunctions: {greet: {scale: *a9}}\n"
+    lines = ["a0: &a0 {A: x, B: y}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
+    text = HEAD + "\n".join(lines) + "\nfunctions: {greet: {environment: *a9}}\n"
     with pytest.raises(BadInput, match="stands for more than 20000 values"):
         parse(text)
 
@@ -222,6 +233,25 @@ def test_documents_without_a_bottom_are_refused(text: str) -> None:
 def test_a_file_that_is_too_large_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(BadInput, match="larger than 1 MiB"):
         parse("#" * (1 << 20) + "\n")
+
+
+@given(st.text())
+def test_text_of_any_kind_is_read_or_refused_as_bad_input(text: str) -> None:
+    for whole in (text, HEAD + text, f"{HEAD}functions:\n  greet:\n    {text}", f"{HEAD}functions: {{a: {text}}}"):
+        try:
+            parse(whole)
+        except BadInput:
+            pass
+
+
+@pytest.mark.parametrize("key", ["timeout", "connections", "scale", "schedule", "routes", "retries", "limits"])
+@given(value=st.recursive(st.text(max_size=8) | st.integers(), lambda some: st.lists(some, max_size=3)))
+def test_a_setting_of_any_value_is_read_or_refused_as_bad_input(key: str, value: object) -> None:
+    try:
+        one(f"{key}: {json.dumps(value)}")
+        one(f"{key}: {json.dumps({'max': value, 'cron': value, 'host': value})}")
+    except BadInput:
+        pass
 
 
 @given(st.text(alphabet="abf:{}[]-&*<>'\"|# \n$1~!%@`,?"))
