@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
+from stoker_cli.build_flags import BuildFlags, build_flags
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, required_stack
 from stoker_cli.options import Selection, Target, selection_options, target_options
@@ -13,31 +16,39 @@ from stoker_cli.surroundings import Surroundings
 @click.command("build", cls=Command)
 @target_options
 @selection_options
-@click.option("-b", "--build-arg", multiple=True, metavar="NAME=VALUE", help="A build argument; may be repeated.")
+@build_flags
+@click.option("--docker", is_flag=True, help="Build images with Docker, also of what the gateway could build.")
+@click.option("--shrinkwrap", is_flag=True, help="Only write Docker's build context, into ./build/NAME.")
 @click.pass_obj
-def build(surroundings: Surroundings, target: Target, selection: Selection, build_arg: tuple[str, ...]) -> None:
+def build(
+    surroundings: Surroundings,
+    target: Target,
+    selection: Selection,
+    flags: BuildFlags,
+    docker: bool,
+    shrinkwrap: bool,
+) -> None:
     """Build the functions of a stack and print their images; deploy nothing.
 
-    The log goes to standard error and the images, one a line, to standard output. The template's test step
-    runs, and a failing test means no image. Unchanged sources build nothing.
+    The gateway builds what it has a template for, and runs the template's tests: a failing test means no image.
+    Functions with `lang: dockerfile`, or with a template that only makes images, are built with Docker here. The
+    log goes to standard error and the images, one a line, to standard output. Unchanged sources build nothing.
 
     \b
     stoker build
+    stoker build --docker --build-arg LEVEL=2 --tag sha
     stoker deploy --name greet --image "$(stoker build --filter greet)"
     """
-    from stoker_cli.builds import build as build_function
-    from stoker_cli.deploy_options import pairs
-    from stoker_cli.progress import progress_of
+    from stoker_cli.pipeline import build_functions, prepare, shrinkwrap_functions
     from stoker_sdk.stack import select
 
-    arguments = pairs(build_arg, "--build-arg")
     stack = required_stack(target, surroundings, selection)
     functions = select(stack.functions, selection.filter, selection.regex)
+    flags = replace(flags, docker=docker)
+    prepare(stack, functions, flags, surroundings.environment)
+    if shrinkwrap:
+        shrinkwrap_functions(stack, functions)
+        return
     with connected(target, surroundings, stack) as client:
-        for function in functions:
-            if not function.is_built_here:
-                click.echo(f"[{function.name}] nothing to build", err=True)
-                continue
-            with progress_of(function.name, steps=1) as progress:
-                image = build_function(client, stack, function, arguments, progress)
+        for image in build_functions(client, stack, functions, flags, surroundings.environment):
             click.echo(image)

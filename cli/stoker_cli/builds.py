@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from stoker_cli.build_context import build_arguments, copied_paths, needs_docker, template_of
+from stoker_cli.build_flags import BuildFlags
 from stoker_cli.progress import Progress
 from stoker_sdk.archive import BuildSettings, pack
 from stoker_sdk.client import ControlClient
@@ -25,19 +27,44 @@ def build(
     function: StackFunction,
     arguments: dict[str, str],
     progress: Progress,
+    options: tuple[str, ...] = (),
 ) -> str:
-    """Build a function and return its image. Unchanged sources give the same image, and build nothing.
+    """Build a function by the gateway and return its image. Unchanged sources give the same image, and build
+    nothing.
 
-    `arguments` are added to the function's build arguments. Raises `BadInput` for a bad handler folder,
+    `arguments` and `options` are added to the function's own. Raises `BadInput` for a bad handler folder,
     `StokerError` with the builder's message when the build fails.
     """
     folder = stack.handler_folder(function)
-    check_tree(folder, f"{stack.file}: functions.{function.name}.handler")
-    template = stack.folder / "template" / function.lang
-    settings = BuildSettings(function.name, function.lang, {**function.build_args, **arguments})
+    part = stack.part_of(function)
+    check_tree(folder, f"{part.file}: functions.{function.name}.handler")
+    given = build_arguments(function, template_of(stack, function), options, arguments)
+    settings = BuildSettings(function.name, function.lang, given)
+    template = part.folder / "template" / function.lang
     progress.step("building")
-    with pack(settings, folder, template if template.is_dir() else None) as archive:
+    with pack(settings, folder, template if template.is_dir() else None, copied_paths(stack, function)) as archive:
         return _followed(client.build(archive), progress)
+
+
+def make(
+    client: ControlClient,
+    stack: Stack,
+    function: StackFunction,
+    flags: BuildFlags,
+    environment: Mapping[str, str],
+    progress: Progress,
+) -> str:
+    """Build a function where it can be built, and return its image: by the gateway, or by Docker here."""
+    if is_image(stack, function, flags):
+        from stoker_cli.images import build_image
+
+        return build_image(stack, function, flags, environment, progress)
+    return build(client, stack, function, flags.arguments, progress, flags.options)
+
+
+def is_image(stack: Stack, function: StackFunction, flags: BuildFlags) -> bool:
+    """Whether Docker builds the function, so that there is an image to push."""
+    return function.is_built_here and (flags.docker or needs_docker(function, template_of(stack, function)))
 
 
 def _followed(lines: Iterable[BuildLine], progress: Progress) -> str:

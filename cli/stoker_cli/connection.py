@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,10 @@ def connected(
     from stoker_sdk.credentials import local_authorization
 
     gateway = gateway_of(target, surroundings, stack)
-    authorization = surroundings.credentials.find(gateway) or local_authorization(gateway, surroundings.data_dir)
+    stored = surroundings.credentials.find(gateway)
+    if target.token and not stored.startswith("Basic "):
+        stored = f"Bearer {target.token}"
+    authorization = stored or local_authorization(gateway, surroundings.data_dir)
     with client_with(gateway, authorization, target, surroundings, timeout) as client:
         yield client
 
@@ -43,7 +46,8 @@ def client_with(
     from stoker_sdk.client import ControlClient
     from stoker_sdk.http_client import HttpClient
 
-    client = ControlClient(HttpClient(gateway, authorization, _trust(target, gateway, surroundings), timeout))
+    trust, trace = _trust(target, gateway, surroundings), _trace(surroundings)
+    client = ControlClient(HttpClient(gateway, authorization, trust, timeout, trace))
     try:
         yield client
     finally:
@@ -60,16 +64,17 @@ def gateway_of(target: Target, surroundings: Surroundings, stack: Stack | None =
 
 
 def read_stack(target: Target, surroundings: Surroundings, selection: Selection | None = None) -> Stack | None:
-    """The stack named by -f, else the one in the working folder, else None. Its warnings go to standard
-    error.
+    """The stack of the files that -f names, else of the one in the working folder, else None. Its warnings go to
+    standard error.
     """
-    path = target.stack_file or default_stack_file(Path())
-    if path is None:
+    default = default_stack_file(Path())
+    names = target.stack_files or ((str(default),) if default else ())
+    if not names:
         return None
-    from stoker_sdk.stack import load_stack
+    from stoker_sdk.stack import load_stacks
 
     substituted = selection.substituted if selection else True
-    stack = load_stack(path, surroundings.environment, substituted=substituted)
+    stack = load_stacks(names, surroundings.environment, substituted=substituted)
     for warning in stack.warnings if selection else ():
         click.echo(f"warning: {warning}", err=True)
     return stack
@@ -88,6 +93,12 @@ def required_stack(target: Target, surroundings: Surroundings, selection: Select
 def default_stack_file(folder: Path) -> Path | None:
     """`stack.yaml` if it is there, else `stack.yml` (contract section 9.1)."""
     return next((folder / name for name in DEFAULT_STACK_FILES if (folder / name).is_file()), None)
+
+
+def _trace(surroundings: Surroundings) -> Callable[[str], None] | None:
+    """Where requests are shown, when FAAS_DEBUG=1 or OPENFAAS_DUMP_HTTP=true ask for it (contract section 3.3)."""
+    asked = (surroundings.environment.get(name, "").lower() for name in ("FAAS_DEBUG", "OPENFAAS_DUMP_HTTP"))
+    return (lambda line: click.echo(line, err=True)) if any(value in ("1", "true") for value in asked) else None
 
 
 def _trust(target: Target, gateway: str, surroundings: Surroundings) -> Trust:

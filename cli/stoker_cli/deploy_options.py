@@ -1,9 +1,9 @@
-"""The flags that say how functions are deployed, for `deploy` and `up`."""
+"""The flags that say how functions are deployed, for `deploy`, `up` and `store deploy`."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +28,7 @@ class Rollout:
     overrides: Overrides
     mode: Mode
     patience: float
-    build_arguments: dict[str, str]
+    build_arguments: dict[str, str] = field(default_factory=dict)
 
 
 _NAMES = (
@@ -47,7 +47,6 @@ _NAMES = (
     "replace",
     "no_wait",
     "wait_timeout",
-    "build_arg",
 )
 _MANY: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 _OPTIONS = (
@@ -66,11 +65,23 @@ _OPTIONS = (
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
     click.option("--wait-timeout", default="2m", metavar="DURATION", help="The longest wait. [default: 2m]"),
-    click.option("-b", "--build-arg", **_MANY, help="A build argument; may be repeated."),
 )
+_BUILD_ARGUMENT = click.option("-b", "--build-arg", **_MANY, help="A build argument; may be repeated.")
 
 
 def deploy_options(function: Function) -> Function:
+    """Adds every flag above, and --build-arg; the command gets them as `rollout`."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        arguments = pairs(kwargs.pop("build_arg"), "--build-arg")
+        rollout = replace(kwargs.pop("rollout"), build_arguments=arguments)
+        return function(*args, rollout=rollout, **kwargs)
+
+    return _BUILD_ARGUMENT(rollout_options(command))
+
+
+def rollout_options(function: Function) -> Function:
     """Adds every flag above; the command gets them as `rollout`."""
 
     @functools.wraps(function)
@@ -120,4 +131,4 @@ def _rollout(flags: dict[str, Any]) -> Rollout:
     )
     patience = 0 if flags["no_wait"] else parse_duration(flags["wait_timeout"], "--wait-timeout")
     mode = deploy_mode(flags["update"], flags["replace"])
-    return Rollout(overrides, mode, patience, pairs(flags["build_arg"], "--build-arg"))
+    return Rollout(overrides, mode, patience)

@@ -23,8 +23,9 @@ Line = tuple[str, str]
 @click.argument("name")
 @target_options
 @json_option
+@click.option("-v", "--verbose", is_flag=True, help="Show also what is not set.")
 @click.pass_obj
-def describe(surroundings: Surroundings, target: Target, name: str, as_json: bool) -> None:
+def describe(surroundings: Surroundings, target: Target, name: str, as_json: bool, verbose: bool) -> None:
     """Show one function: its state, its settings and its replicas.
 
     \b
@@ -43,6 +44,8 @@ def describe(surroundings: Surroundings, target: Target, name: str, as_json: boo
         print_json(status)
         return
     for label, text in description(status, url):
+        if text in ("", "<none>") and not verbose:
+            continue
         first, *rest = text.split("\n") or [""]
         click.echo(f"{label + ':':<21}{first}".rstrip())
         for line in rest:
@@ -67,6 +70,7 @@ def description(status: FunctionStatus, url: str) -> list[Line]:
         ("Annotations", _map(status.annotations)),
         ("Constraints", _list(status.constraints)),
         ("Secrets", _list(status.secrets)),
+        ("Read-only root", "true" if status.read_only_root_filesystem else "<none>"),
         ("Requests", _resources(status.requests)),
         ("Limits", _resources(status.limits)),
         ("Usage", _usage(status)),
@@ -118,8 +122,9 @@ def _list(values: list[str] | None) -> str:
 
 
 def _resources(resources: Resources | None) -> str:
-    parts = {"memory": resources.memory, "cpu": resources.cpu} if resources else {}
-    return _map({key: value for key, value in parts.items() if value})
+    import msgspec
+
+    return _map(msgspec.to_builtins(resources) if resources else None)
 
 
 def _usage(status: FunctionStatus) -> str:

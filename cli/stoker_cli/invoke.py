@@ -33,6 +33,9 @@ request.
 @click.option("--query", multiple=True, metavar="NAME=VALUE", help="A query parameter; may be repeated.")
 @click.option("-X", "-m", "--method", default="POST", metavar="METHOD", help="The method. [default: POST]")
 @click.option("--content-type", default="text/plain", metavar="TYPE", help="The body's type. [default: text/plain]")
+@click.option("-a", "--async", "asynchronous", is_flag=True, help="Only queue the call; its answer is not waited for.")
+@click.option("--sign", default="", metavar="NAME", help="Sign the body in this header: HMAC-SHA256, with --key.")
+@click.option("--key", "key_flag", default="", metavar="TEXT", help="The key for --sign; better in $STOKER_SIGN_KEY.")
 @click.pass_obj
 def invoke(
     surroundings: Surroundings,
@@ -42,6 +45,9 @@ def invoke(
     query: tuple[str, ...],
     method: str,
     content_type: str,
+    asynchronous: bool,
+    sign: str,
+    key_flag: str,
 ) -> None:
     """Call a function. The body is standard input, when that is not a terminal; the answer goes to standard
     output.
@@ -49,11 +55,17 @@ def invoke(
     \b
     echo hello | stoker invoke greet
     stoker invoke greet -X GET --query name=Ada -H 'Accept: application/json' < /dev/null
+    stoker invoke greet --sign X-Hub-Signature-256 --key "$KEY" < event.json
     """
     if method.upper() not in METHODS:
         raise BadUsage(f"--method {method!r} is not one of {', '.join(METHODS)}")
     sent = {"Content-Type": content_type, **dict(map(_header, headers))}
+    key = key_flag or surroundings.environment.get("STOKER_SIGN_KEY", "")
+    if (sign and not key) or (key_flag and not sign):
+        raise BadUsage("--sign names the header and --key the key: give both, or none")
     body = None if sys.stdin.isatty() else _body(sys.stdin.buffer)
+    if sign:
+        body, sent[sign] = signed(body, key)
     with (
         connected(target, surroundings) as client,
         client.invoke(
@@ -63,6 +75,7 @@ def invoke(
             query="&".join(map(_parameter, query)),
             headers=sent,
             body=body,
+            asynchronous=asynchronous,
         ) as response,
     ):
         if not 200 <= response.status < 300:
@@ -70,6 +83,23 @@ def invoke(
         for chunk in client.chunks(response):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
+        if asynchronous:
+            click.echo(_submitted(response), err=True)
+
+
+def signed(body: bytes | Iterator[bytes] | None, key: str) -> tuple[bytes, str]:
+    """The whole body, and the value of its signature's header (contract section 3.2): it must be known before the
+    first byte is sent.
+    """
+    import hmac
+
+    whole = body if isinstance(body, bytes) else b"".join(body or ())
+    return whole, f"sha256={hmac.new(key.encode(), whole, 'sha256').hexdigest()}"
+
+
+def _submitted(response: urllib3.BaseHTTPResponse) -> str:
+    call = response.headers.get("X-Call-Id", "")
+    return f"Function submitted asynchronously{f', call {call}' if call else ''}."
 
 
 def _body(source: BinaryIO) -> bytes | Iterator[bytes]:

@@ -11,13 +11,15 @@ from stoker_cli.output import print_json, print_table
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.function import FunctionStatus
 
+SORTS = ("name", "invocations", "creation")
+
 
 @click.command("list", cls=Command)
 @target_options
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Show images, states and creation times too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("--sort", type=click.Choice(["name", "invocations"]), default="name", help="The order. [default: name]")
+@click.option("--sort", type=click.Choice(SORTS), default="name", help="The order. [default: name]")
 @click.pass_obj
 def list_functions(
     surroundings: Surroundings, target: Target, as_json: bool, verbose: bool, quiet: bool, sort: str
@@ -45,7 +47,10 @@ def list_functions(
 
 
 def in_order(functions: list[FunctionStatus], sort: str) -> list[FunctionStatus]:
-    """By name, or the most called first."""
+    """By name, the most called first, or the newest first."""
+    if sort == "creation":
+        by_name = sorted(functions, key=lambda function: function.name)
+        return sorted(by_name, key=lambda function: function.created_at, reverse=True)
     if sort == "invocations":
         return sorted(functions, key=lambda function: (-function.invocation_count, function.name))
     return sorted(functions, key=lambda function: function.name)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from stoker_sdk.messages import LogMessage
 
 
+OUTPUTS = ("plain", "keyvalue", "json")
+
+
 @click.command("logs", cls=Command)
 @click.argument("name")
 @target_options
@@ -27,7 +30,16 @@ if TYPE_CHECKING:
 @click.option("--lines", type=int, default=-1, metavar="N", help="Only the last N lines. [default: all]")
 @click.option("--since", default="", metavar="DURATION", help="Only lines younger than this, such as 5m or 2h30m.")
 @click.option("--since-time", default="", metavar="TIME", help="Only lines from then on, such as 2026-01-31T12:00:00Z.")
-@click.option("--instance", default="", metavar="ID", help="Only lines of this replica.")
+@click.option("--instance", "instance_flag", default="", metavar="ID", help="Only lines of this replica.")
+@click.option(
+    "--name/--no-name", "shows_name", default=True, help="Whether to print the function's name. [default: yes]"
+)
+@click.option(
+    "-o", "--output", type=click.Choice(OUTPUTS), default="plain", help="The form of a line. [default: plain]"
+)
+@click.option(
+    "--time-format", default="", metavar="FORMAT", help="As for strftime, such as %H:%M:%S. [default: RFC 3339]"
+)
 @click.pass_obj
 def logs(
     surroundings: Surroundings,
@@ -39,31 +51,40 @@ def logs(
     lines: int,
     since: str,
     since_time: str,
-    instance: str,
+    instance_flag: str,
+    shows_name: bool,
+    output: str,
+    time_format: str,
 ) -> None:
     """Show what a function printed. With --json, one JSON object per line.
 
     \b
     stoker logs greet --follow
     stoker logs greet --since 10m --lines 100
+    stoker logs greet --output keyvalue --time-format %H:%M:%S
     """
     import msgspec
 
     from stoker_sdk.client import LogRequest
 
+    if lines < -1:
+        raise BadUsage(f"--lines {lines} is less than nothing: give a number of lines, or -1 for all")
+
     request = LogRequest(
         name,
         target.namespace,
-        instance,
+        instance_flag,
         since_when(since, since_time, datetime.now(UTC)),
         lines,
         follow if tail is None else tail,
     )
     with connected(target, surroundings) as client:
         for message in client.logs(request):
-            if instance and message.instance != instance:
+            if instance_flag and message.instance != instance_flag:
                 continue  # other gateways take no notice of the parameter
-            click.echo(msgspec.json.encode(message) if as_json else _line(message))
+            is_json = as_json or output == "json"
+            line = "" if is_json else log_line(message, output, shows_name, time_format)
+            click.echo(msgspec.json.encode(message) if is_json else line)
 
 
 def since_when(since: str, since_time: str, now: datetime) -> str:
@@ -88,5 +109,23 @@ def _ago(seconds: float, now: datetime) -> datetime:
         raise BadInput("--since reaches back beyond the beginning of time: give a shorter one") from None
 
 
-def _line(message: LogMessage) -> str:
-    return f"{message.timestamp} {message.name} ({message.instance}) {message.text.rstrip()}"
+def log_line(message: LogMessage, output: str = "plain", shows_name: bool = True, time_format: str = "") -> str:
+    """One line for people, or as `key="value"` pairs for programs that read those."""
+    time, text = _time(message.timestamp, time_format), message.text.rstrip()
+    if output == "keyvalue":
+        pairs = {"timestamp": time, "name": message.name if shows_name else "", "instance": message.instance}
+        return " ".join(f'{key}="{_quoted(value)}"' for key, value in {**pairs, "text": text}.items() if value)
+    return f"{time} {message.name} ({message.instance}) {text}" if shows_name else f"{time} {text}"
+
+
+def _time(timestamp: str, time_format: str) -> str:
+    if not time_format:
+        return timestamp
+    try:
+        return parse_rfc3339(timestamp).strftime(time_format)
+    except (BadInput, ValueError):
+        return timestamp
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

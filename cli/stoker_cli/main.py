@@ -10,30 +10,43 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.errors import StokerError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
     "serve": ("stoker_cli.serve", "Run the platform on this machine."),
     "new": ("stoker_cli.new", "Start a function from a template."),
     "up": ("stoker_cli.up", "Build and deploy every function of a stack, and wait until they are ready."),
     "build": ("stoker_cli.build", "Build the functions of a stack."),
+    "push": ("stoker_cli.push", "Push the images of a stack to their registry."),
+    "publish": ("stoker_cli.publish", "Build images for several platforms and push them."),
     "deploy": ("stoker_cli.deploy", "Deploy the functions of a stack, or one image."),
+    "diff": ("stoker_cli.diff", "Compare what is deployed with what the stack says."),
+    "generate": ("stoker_cli.generate", "Print the functions of a stack as Kubernetes resources."),
+    "local-run": ("stoker_cli.local_run", "Run a function in a container here, without a gateway."),
     "list": ("stoker_cli.list_functions", "List the functions."),
     "describe": ("stoker_cli.describe", "Show one function: its state, settings and replicas."),
     "invoke": ("stoker_cli.invoke", "Call a function with standard input."),
     "logs": ("stoker_cli.logs", "Show what a function printed."),
+    "ready": ("stoker_cli.ready", "Wait until the gateway, or a function, can be called."),
     "scale": ("stoker_cli.scale", "Set a function's number of replicas."),
     "remove": ("stoker_cli.remove", "Remove functions."),
     "secret": ("stoker_cli.secret", "Create, list, update and remove secrets."),
+    "namespace": ("stoker_cli.namespace", "Create, show, change and remove namespaces."),
     "namespaces": ("stoker_cli.namespaces", "List the namespaces."),
-    "template": ("stoker_cli.template", "Show the templates that functions start from."),
+    "store": ("stoker_cli.store", "Look at the store of functions, and deploy from it."),
+    "template": ("stoker_cli.template", "Show and fetch the templates that functions start from."),
     "login": ("stoker_cli.login", "Store the credentials for a gateway."),
     "logout": ("stoker_cli.logout", "Forget the credentials for a gateway."),
+    "registry-login": ("stoker_cli.registry_login", "Write a file with a registry's credentials."),
+    "completion": ("stoker_cli.completion", "Print the script with which a shell completes commands."),
     "version": ("stoker_cli.version", "Show the versions of this command and of the gateway."),
 }
 """Module and short help by name. The command object in the module is named like the command, unless listed
@@ -41,6 +54,9 @@ below.
 """
 
 ALIASES = {"ls": "list", "rm": "remove", "delete": "remove"}
+COMPLETE_VARIABLE = "_STOKER_COMPLETE"
+"""Set by a shell that asks for completions, with what it wants."""
+
 _ATTRIBUTES = {"list": "list_functions"}
 
 _HELP = """Functions whose processes stay warm, on this machine or on a cluster.
@@ -66,8 +82,14 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[name][0])
-        command: click.Command = getattr(module, _ATTRIBUTES.get(name, name))
+        command: click.Command = getattr(module, _ATTRIBUTES.get(name, name.replace("-", "_")))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0]
@@ -107,7 +129,9 @@ def run(arguments: list[str], surroundings: Surroundings) -> int:
 
 def _outcome(arguments: list[str], surroundings: Surroundings) -> int:
     try:
-        result = stoker.main(arguments, prog_name="stoker", standalone_mode=False, obj=surroundings)
+        result = stoker.main(
+            arguments, prog_name="stoker", complete_var=COMPLETE_VARIABLE, standalone_mode=False, obj=surroundings
+        )
         return result if isinstance(result, int) else 0
     except StokerError as error:
         click.echo(f"stoker: {error}", err=True)

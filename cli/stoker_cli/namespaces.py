@@ -1,13 +1,12 @@
-"""`stoker namespaces`: the namespaces of the platform."""
+"""`stoker namespaces`: the namespaces of the platform, by the older name of `namespace list`."""
 
 from __future__ import annotations
 
 import click
 
 from stoker_cli.command import Command
-from stoker_cli.connection import connected
+from stoker_cli.namespace import print_namespaces
 from stoker_cli.options import Target, json_option, target_options
-from stoker_cli.output import print_json, print_table
 from stoker_cli.surroundings import Surroundings
 
 
@@ -22,9 +21,4 @@ def namespaces(surroundings: Surroundings, target: Target, as_json: bool) -> Non
     stoker namespaces
     stoker namespaces --json
     """
-    with connected(target, surroundings) as client:
-        names = sorted(client.namespaces())
-    if as_json:
-        print_json(names)
-    else:
-        print_table(("Namespace",), [(name,) for name in names])
+    print_namespaces(surroundings, target, as_json)

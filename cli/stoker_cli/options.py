@@ -17,13 +17,17 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class Target:
-    """Which gateway and namespace a command means, and how it trusts the gateway. Empty means not said."""
+    """Which gateway and namespace a command means, and how it trusts the gateway. Empty means not said.
+
+    `stack_files` are paths and web addresses; `token` counts where no login is stored (contract section 3.1).
+    """
 
     gateway: str = ""
     namespace: str = ""
     ca: Path | None = None
     verify: bool = True
-    stack_file: Path | None = None
+    stack_files: tuple[str, ...] = ()
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,10 @@ class Selection:
 _STACK_FILE = click.option(
     "-f",
     "--yaml",
-    "yaml_file",
-    type=FILE,
-    metavar="FILE",
-    help="The stack file. [default: stack.yaml or stack.yml]",
+    "yaml_files",
+    multiple=True,
+    metavar="FILE|URL",
+    help="The stack file, or its http(s) address; may be repeated. [default: stack.yaml or stack.yml]",
 )
 _GATEWAY = (
     click.option(
@@ -54,6 +58,7 @@ _GATEWAY = (
     click.option("-n", "--namespace", default="", metavar="NAME", help="The namespace. [default: openfaas-fn]"),
     click.option("--ca", type=FILE, metavar="FILE", help="Trust the CA certificates in this file as well."),
     click.option("--tls-no-verify", is_flag=True, help="Accept any certificate: anybody can then read along."),
+    click.option("-k", "--token", default="", metavar="TOKEN", help="A bearer token, where no login is stored."),
 )
 _SELECTION = (
     click.option("--filter", "filter_", default="", metavar="GLOB", help="Only functions that match, such as 'web-*'."),
@@ -67,7 +72,7 @@ _SELECTION = (
 
 
 def target_options(function: Function) -> Function:
-    """Adds -f, -g, -n, --ca and --tls-no-verify; the command gets them as `target`."""
+    """Adds -f, -g, -n, --ca, --tls-no-verify and --token; the command gets them as `target`."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +81,8 @@ def target_options(function: Function) -> Function:
             namespace=kwargs.pop("namespace"),
             ca=kwargs.pop("ca"),
             verify=not kwargs.pop("tls_no_verify"),
-            stack_file=kwargs.pop("yaml_file"),
+            stack_files=kwargs.pop("yaml_files"),
+            token=kwargs.pop("token"),
         )
         return function(*args, target=target, **kwargs)
 
@@ -92,6 +98,16 @@ def selection_options(function: Function) -> Function:
         return function(*args, selection=selection, **kwargs)
 
     return _decorated(command, _SELECTION)
+
+
+def stack_options(function: Function) -> Function:
+    """Adds -f alone, for commands that talk to no gateway; the command gets a `target` with nothing else in it."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, target=Target(stack_files=kwargs.pop("yaml_files")), **kwargs)
+
+    return _decorated(command, (_STACK_FILE,))
 
 
 def json_option(function: Function) -> Function:

@@ -1,17 +1,20 @@
-"""The way of one function from source to a URL: build, deploy, wait. `up` and `deploy` differ only in when
+"""The way of one function from source to a URL: build, push, deploy, wait. `up` and `deploy` differ only in when
 they build.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import click
 
-from stoker_cli.builds import build
+from stoker_cli.build_context import template_of, write_context
+from stoker_cli.build_flags import BuildFlags
+from stoker_cli.builds import is_image, make
 from stoker_cli.deploy_options import Rollout
+from stoker_cli.parallel import each
 from stoker_cli.progress import Progress, progress_of
 from stoker_cli.rollout import deploy, wait_until_ready
 from stoker_sdk.client import ControlClient
@@ -22,24 +25,65 @@ from stoker_sdk.gateway_address import function_url
 from stoker_sdk.stack import Stack, StackFunction
 
 
+def prepare(
+    stack: Stack, functions: Sequence[StackFunction], flags: BuildFlags, environment: Mapping[str, str]
+) -> None:
+    """Find what is wrong before anything is built: every handler folder is looked at, missing templates are pulled."""
+    for function in functions:
+        if function.is_built_here:
+            stack.handler_folder(function)
+    if flags.pulls_templates and any(part.templates for part in stack.parts or (stack,)):
+        from stoker_cli.stack_templates import pull_templates
+
+        pull_templates(stack, environment, lambda line: click.echo(line, err=True))
+
+
+def build_functions(
+    client: ControlClient,
+    stack: Stack,
+    functions: Sequence[StackFunction],
+    flags: BuildFlags,
+    environment: Mapping[str, str],
+) -> Iterator[str]:
+    """Build those that have source, so many at a time as the flags say, and give their images in order."""
+    built = [function for function in functions if function.is_built_here]
+    for function in functions:
+        if function not in built:
+            click.echo(f"[{function.name}] nothing to build", err=True)
+
+    def one(function: StackFunction) -> str:
+        alone = flags.parallel == 1
+        with named(function.name), progress_of(function.name, 1, flags.quiet, alone) as progress:
+            return make(client, stack, function, flags, environment, progress)
+
+    yield from each(built, one, flags.parallel)
+
+
+def shrinkwrap_functions(stack: Stack, functions: Sequence[StackFunction]) -> None:
+    """Write the build contexts and print their folders."""
+    for function in functions:
+        if function.is_built_here:
+            with named(function.name):
+                click.echo(write_context(stack, function, template_of(stack, function)))
+
+
 def deploy_functions(
     client: ControlClient,
     stack: Stack,
-    functions: tuple[StackFunction, ...],
+    functions: Sequence[StackFunction],
     rollout: Rollout,
-    builds: Callable[[StackFunction], bool],
+    images: Callable[[StackFunction, Progress], str],
 ) -> None:
-    """Deploy one after the other, building those that `builds` names, and print a URL for each.
+    """Deploy one after the other, with the images that `images` gives or makes, and print a URL for each. An empty
+    one is that of the stack or of the flags.
 
     Stops at the first failure; functions that were deployed before stay.
     """
     for function in functions:
-        with _named(function.name), progress_of(function.name, steps=3) as progress:
+        with named(function.name), progress_of(function.name, steps=3) as progress:
             overrides = rollout.overrides
-            if builds(function):
-                image = build(client, stack, function, rollout.build_arguments, progress)
-                overrides = replace(overrides, image=image)
-            spec = _spec(function, overrides)
+            image = images(function, progress)
+            spec = checked_spec(stack, function, replace(overrides, image=image) if image else overrides)
             deploy_one(client, spec, rollout, progress)
         click.echo(f"{function.name}: {function_url(client.gateway, spec.service, spec.namespace)}")
 
@@ -53,7 +97,7 @@ def deploy_one(client: ControlClient, spec: FunctionSpec, rollout: Rollout, prog
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """Errors of ours say which function they are about."""
     try:
         yield
@@ -61,7 +105,11 @@ def _named(name: str) -> Iterator[None]:
         raise type(error)(f"function {name!r}: {error}") from None
 
 
-def _spec(function: StackFunction, overrides: Overrides) -> FunctionSpec:
+def checked_spec(stack: Stack, function: StackFunction, overrides: Overrides) -> FunctionSpec:
+    """The deploy request. An image by Docker gets its template's process, where the stack names none (section 9.2)."""
+    if not (function.fprocess or overrides.fprocess) and is_image(stack, function, BuildFlags()):
+        template = template_of(stack, function)
+        overrides = replace(overrides, fprocess=template.fprocess if template else "")
     spec = function_spec(function, overrides)
     if not spec.image:
         raise BadInput(

@@ -34,9 +34,14 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_of(name: str, steps: int) -> Iterator[Progress]:
-    """The display for one function that goes through so many steps."""
-    if sys.stderr.isatty():
+def progress_of(name: str, steps: int, quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
+    """The display for one function that goes through so many steps. With `quiet`, lines are shown when it fails;
+    several displays at a time (not `alone`) cannot move.
+    """
+    if quiet:
+        with _kept(name) as progress:
+            yield progress
+    elif sys.stderr.isatty() and alone:
         with _bar(name, steps) as progress:
             yield progress
     else:
@@ -52,6 +57,28 @@ class _Lines:
 
     def log(self, line: str) -> None:
         click.echo(f"[{self._name}]   {line}", err=True)
+
+
+class _Quiet:
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=_KEPT)
+
+    def step(self, text: str) -> None:
+        """Not shown."""
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@contextmanager
+def _kept(name: str) -> Iterator[Progress]:
+    quiet = _Quiet()
+    try:
+        yield quiet
+    except BaseException:
+        for line in quiet.lines:
+            click.echo(f"[{name}]   {line}", err=True)
+        raise
 
 
 class _Moving:

@@ -12,6 +12,7 @@ from stoker_cli.command import Command
 from stoker_cli.connection import connected
 from stoker_cli.options import FILE, Function, Target, json_option, target_options
 from stoker_cli.output import print_json, print_table
+from stoker_cli.secret_files import MAX_SECRET, read_secret
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.errors import BadInput, BadUsage, Conflict
 from stoker_sdk.names import check_secret_name
@@ -126,6 +127,9 @@ def list_secrets(surroundings: Surroundings, target: Target, as_json: bool) -> N
         print_table(("Name", "Namespace"), [(each.name, each.namespace) for each in secrets])
 
 
+secret.add_command(list_secrets, "ls")
+
+
 @secret.command("remove", cls=Command)
 @click.argument("name")
 @target_options
@@ -141,6 +145,60 @@ def remove(surroundings: Surroundings, target: Target, name: str) -> None:
     click.echo(f"{name}: removed")
 
 
+@secret.command("apply", cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@target_options
+@click.option("--folder", type=click.Path(path_type=Path), default=None, metavar="DIR", help="[default: .secrets]")
+@click.option("--trim/--no-trim", default=False, help="Whether to cut white space around the values. [default: no]")
+@click.pass_obj
+def apply(surroundings: Surroundings, target: Target, names: tuple[str, ...], folder: Path | None, trim: bool) -> None:
+    """Create or update a secret for each file of the folder .secrets, or for those named. Others stay.
+
+    \b
+    stoker secret apply
+    stoker secret apply api-key --folder deploy/secrets
+    """
+    from stoker_cli.secret_files import SECRETS_FOLDER, read_secret, secrets_in
+
+    folder = folder or SECRETS_FOLDER
+    files = secrets_in(folder)
+    for name in names:
+        if name not in files:
+            raise BadInput(f"there is no file {folder / name}")
+    values = {name: read_secret(path) for name, path in files.items() if not names or name in names}
+    if not all(values.values()):
+        raise BadInput(f"{folder / next(name for name, value in values.items() if not value)} is empty")
+    with connected(target, surroundings) as client:
+        for name, value in values.items():
+            new = _secret(name, target.namespace, value.strip() if trim else value)
+            try:
+                client.create_secret(new)
+                click.echo(f"{name}: created")
+            except Conflict:
+                client.update_secret(new)
+                click.echo(f"{name}: updated")
+
+
+@secret.command("generate", cls=Command)
+@click.argument("name", required=False)
+@click.option("--length", type=click.IntRange(16, 4096), default=32, metavar="BYTES", help="[default: 32]")
+@click.option("--folder", type=click.Path(path_type=Path), default=None, metavar="DIR", help="[default: .secrets]")
+def generate(name: str | None, length: int, folder: Path | None) -> None:
+    """Make up a value that nobody can guess: print it, or with a name write it into the folder .secrets.
+
+    \b
+    stoker secret generate api-key && stoker secret apply api-key
+    stoker secret generate --length 64 | stoker secret create api-key
+    """
+    from stoker_cli.secret_files import SECRETS_FOLDER, generated, save_generated
+
+    if name is None:
+        click.echo(generated(length))
+        return
+    check_secret_name(name)
+    click.echo(f"{save_generated(name, folder or SECRETS_FOLDER, generated(length))} written")
+
+
 def _value(from_literal: str | None, from_file: Path | None, trim: bool | None) -> bytes:
     """The secret's bytes. Those of a file stay as they are, unless --trim is given: it may hold no text."""
     if from_literal is not None and from_file is not None:
@@ -148,22 +206,17 @@ def _value(from_literal: str | None, from_file: Path | None, trim: bool | None) 
     if from_literal is not None:
         value, default = from_literal.encode("utf-8", "surrogateescape"), True
     elif from_file is not None:
-        value, default = _file_content(from_file), False
+        value, default = read_secret(from_file), False
     elif sys.stdin.isatty():
         raise BadUsage("the value is missing: give --from-literal, --from-file, or pipe it in")
     else:
-        value, default = sys.stdin.buffer.read(), True
+        value, default = sys.stdin.buffer.read(MAX_SECRET + 1), True
+        if len(value) > MAX_SECRET:
+            raise BadInput(f"the value is larger than {MAX_SECRET >> 20} MiB, too large for a secret")
     value = value.strip() if (default if trim is None else trim) else value
     if not value:
         raise BadInput("the secret's value is empty")
     return value
-
-
-def _file_content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _secret(name: str, namespace: str, value: bytes) -> Secret:

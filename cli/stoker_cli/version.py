@@ -26,23 +26,32 @@ _PATIENCE = 5.0
 @click.command("version", cls=Command)
 @target_options
 @json_option
-@click.option("--short-version", is_flag=True, help="Print the version of this command only.")
+@click.option("--short-version", is_flag=True, help="Print the version of this command only, as one word.")
+@click.option("--client-only", is_flag=True, help="Do not ask the gateway.")
 @click.pass_obj
-def version(surroundings: Surroundings, target: Target, as_json: bool, short_version: bool) -> None:
+def version(surroundings: Surroundings, target: Target, as_json: bool, short_version: bool, client_only: bool) -> None:
     """Show the versions of this command and, when it can be reached, of the gateway.
 
     \b
     stoker version
     stoker version --short-version
+    stoker version --client-only --json
     """
     if short_version:
         click.echo(__version__)
+        return
+    cli = f"CLI:\n version:        {__version__}\n python:         {platform.python_version()}"
+    if client_only:
+        if as_json:
+            print_json({"cli": _cli()})
+        else:
+            click.echo(cli)
         return
     address, info, failure = _asked(target, surroundings)
     if as_json:
         print_json(_record(address, info, failure))
         return
-    click.echo(f"CLI:\n version:        {__version__}\n python:         {platform.python_version()}\n")
+    click.echo(f"{cli}\n")
     click.echo(_gateway_text(address, info, failure))
 
 
@@ -63,7 +72,11 @@ def _asked(target: Target, surroundings: Surroundings) -> tuple[str, GatewayInfo
 
 def _record(address: str, info: GatewayInfo | None, failure: str) -> dict[str, Any]:
     gateway = {"uri": address, "error": failure} if info is None else {"uri": address, "info": info}
-    return {"cli": {"version": __version__, "python": platform.python_version()}, "gateway": gateway}
+    return {"cli": _cli(), "gateway": gateway}
+
+
+def _cli() -> dict[str, str]:
+    return {"version": __version__, "python": platform.python_version()}
 
 
 def _gateway_text(address: str, info: GatewayInfo | None, failure: str) -> str:

@@ -11,7 +11,8 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -39,17 +40,22 @@ class BuildSettings(msgspec.Struct, frozen=True, rename="camel"):
     template: str = ""
 
 
-def pack(settings: BuildSettings, handler: Path, template: Path | None = None) -> IO[bytes]:
+def pack(
+    settings: BuildSettings, handler: Path, template: Path | None = None, extras: Mapping[str, Path] | None = None
+) -> IO[bytes]:
     """The tar in a temporary file, at its beginning; the caller closes it.
 
-    `template` is the folder of an own template, to travel with the handler. Raises `BadInput` for symbolic
-    links and special files, for unreadable ones, and for more than `MAX_BYTES`.
+    `template` is the folder of an own template, to travel with the handler; `extras` are further files and
+    folders by their names in the handler folder. Raises `BadInput` for symbolic links and special files, for
+    unreadable ones, for two of one name, and for more than `MAX_BYTES`.
     """
     file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the caller closes it
     try:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             _add_bytes(tar, SETTINGS_NAME, msgspec.json.encode(settings))
             _add_tree(tar, handler, HANDLER_PREFIX)
+            for name, path in sorted((extras or {}).items()):
+                _add_extra(tar, path, f"{HANDLER_PREFIX}/{name}")
             if template is not None:
                 _add_tree(tar, template, TEMPLATE_PREFIX)
         file.seek(0)
@@ -57,6 +63,16 @@ def pack(settings: BuildSettings, handler: Path, template: Path | None = None) -
         file.close()
         raise
     return file
+
+
+def _add_extra(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    if path.is_dir():
+        _add_tree(tar, path, name)
+    else:
+        _add_file(tar, path, name)
+    twice = [member for member, count in Counter(tar.getnames()).items() if count > 1]
+    if twice:
+        raise BadInput(f"{twice[0]} is there twice: in the handler folder, and by the stack's configuration.copy")
 
 
 def _add_tree(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:

@@ -190,13 +190,15 @@ class ControlClient:
         query: str = "",
         headers: Mapping[str, str] | None = None,
         body: Body = None,
+        asynchronous: bool = False,
     ) -> AbstractContextManager[urllib3.BaseHTTPResponse]:
         """Call a function, without credentials; every status is an answer. `query` is an encoded query
-        string.
+        string. An `asynchronous` call is only queued (202).
 
         Read the body with `chunks`.
         """
-        target = f"/function/{_segment(name)}.{_segment(namespace or DEFAULT_NAMESPACE)}"
+        route = "async-function" if asynchronous else "function"
+        target = f"/{route}/{_segment(name)}.{_segment(namespace or DEFAULT_NAMESPACE)}"
         path = f"{target}?{query}" if query else target
         return self._http.stream(method, path, headers=headers, body=body, timeout=None, authorized=False)
 

@@ -7,7 +7,7 @@ idempotent, and a person who sees the error decides.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -41,6 +41,8 @@ CONNECT_TIMEOUT = 5.0
 """
 
 _BODY_SHOWN = 64 << 10
+_SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
+_MASK = "(not shown)"
 _ERRORS: dict[int, type[StokerError]] = {
     400: BadInput,
     401: Unauthorized,
@@ -87,11 +89,20 @@ class HttpClient:
     """Requests to one gateway, with its credentials where they are asked for.
 
     `gateway` is a normalized address, `authorization` the header's value or an empty string, `timeout` the
-    seconds between two reads of an answer.
+    seconds between two reads of an answer. `trace` gets lines that show what goes out and comes back, without
+    what is secret.
     """
 
-    def __init__(self, gateway: str, authorization: str = "", trust: Trust = Trust(), timeout: float = 60) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        authorization: str = "",
+        trust: Trust = Trust(),
+        timeout: float = 60,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
         self.gateway = gateway
+        self._trace = trace
         self.timeout = timeout
         self._authorization = authorization
         if not trust.verify:
@@ -162,10 +173,13 @@ class HttpClient:
         timeout: float | None,
     ) -> urllib3.BaseHTTPResponse:
         read = self.timeout if timeout == -1 else timeout
+        url = self.gateway + path + _query_string(query)
+        if self._trace:
+            self._trace(shown_request(method, url, headers, body))
         with self._translated():
-            return self._pool.urlopen(
+            response = self._pool.urlopen(
                 method,
-                self.gateway + path + _query_string(query),
+                url,
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read),
@@ -173,6 +187,11 @@ class HttpClient:
                 decode_content=False,
                 redirect=False,
             )
+        if self._trace:
+            self._trace(
+                "\n".join([f"< {response.status}", *(f"< {key}: {text}" for key, text in response.headers.items())])
+            )
+        return response
 
     def _headers(self, extra: Mapping[str, str] | None, authorized: bool) -> dict[str, str]:
         headers = {"User-Agent": f"stoker/{__version__}", **(extra or {})}
@@ -237,6 +256,16 @@ def _error(status: int, body: str, gateway: str) -> StokerError:
     if body and kind is not StokerError:
         return kind(body)
     return kind(f"server returned unexpected status code: {status} - {body or _phrase(status)}")
+
+
+def shown_request(method: str, url: str, headers: Mapping[str, str], body: Body) -> str:
+    """A request as a person may see it: no credentials, no value of a secret, no body that is not JSON."""
+    lines = [f"> {method} {url}"]
+    lines += [f"> {key}: {_MASK if key.lower() in _SECRET_HEADERS else text}" for key, text in headers.items()]
+    if isinstance(body, bytes) and body and headers.get("Content-Type") == "application/json":
+        hidden = "/system/secrets" in url
+        lines.append("> " + (f"({len(body)} bytes with a secret)" if hidden else body.decode("utf-8", "replace")))
+    return "\n".join(lines)
 
 
 def _phrase(status: int) -> str:

@@ -214,7 +214,7 @@ _check_retries = _whole("retries", 0, 100)
 _SCALE_CHECKS: dict[str, Callable[[str], object]] = {
     "min": _check_min,
     "max": _whole("scale.max", 1),
-    "target": _check_number,
+    "target": _whole("scale.target", 1),
     "type": _check_word,
     "target-proportion": _check_number,
     "zero": _check_flag,

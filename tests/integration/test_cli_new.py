@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from running_control import Shell, shell
 
+from stoker_sdk.function import Resources
 from stoker_sdk.stack import load_stack
 
 
@@ -23,7 +24,8 @@ def names(folder: Path) -> list[str]:
 def test_new_writes_a_handler_folder_and_a_stack_file(stoker: Shell) -> None:
     done = stoker("new", "greet", "--lang", "python")
     assert done.code == 0, done.err
-    assert names(stoker.folder) == ["greet", "stack.yml"]
+    assert names(stoker.folder) == [".gitignore", "greet", "stack.yml"]
+    assert (stoker.folder / ".gitignore").read_text() == "template\nbuild\n.secrets\n"
     assert {"handler.py", "handler_test.py", "requirements.txt"} <= set(names(stoker.folder / "greet"))
     (function,) = load_stack(stoker.folder / "stack.yml", {}).functions
     assert (function.name, function.lang, function.handler) == ("greet", "python3", "./greet")
@@ -62,6 +64,10 @@ def test_own_templates_are_found_beside_the_stack(stoker: Shell) -> None:
         (("greet", "--lang", "python3", "--append", "bad.yml"), "bad.yml:1:5: is not YAML"),
         (("greet", "--lang", "python3", "--append", "has.yml"), "has a function 'greet' already"),
         (("greet", "--lang", "python3", "--gateway", "ftp://x"), "gateway 'ftp://x' is not an address"),
+        (("greet", "--lang", "python3", "--handler", "../up"), "--handler '../up' is not allowed"),
+        (("greet", "--lang", "python3", "--handler", "/tmp/x"), "--handler '/tmp/x' is not allowed"),
+        (("greet", "--lang", "python3", "--prefix", "a\nb"), "is not allowed: it is the beginning of an image"),
+        (("greet", "--lang", "python3", "--memory-limit", "lots"), "--memory-limit 'lots' is not a quantity"),
     ],
 )
 def test_what_cannot_be_made_leaves_nothing_behind(stoker: Shell, arguments: tuple[str, ...], words: str) -> None:
@@ -80,6 +86,23 @@ def test_a_second_stack_file_is_not_written_over_the_first(stoker: Shell) -> Non
     done = stoker("new", "greet", "--lang", "python3")
     assert done.code == 1 and "--append stack.yaml" in done.err
     assert names(stoker.folder) == ["stack.yaml"]
+
+
+def test_new_takes_a_folder_and_limits_and_keeps_what_git_ignores_already(stoker: Shell) -> None:
+    stoker.file(".gitignore", "/build/\n*.log")
+    flags = ("--handler", "functions/greet", "--memory-limit", "64Mi", "--cpu-request", "100m", "--quiet")
+    done = stoker("new", "greet", "--lang", "python3", *flags)
+    assert (done.code, done.out) == (0, ""), done.err
+    (function,) = load_stack(stoker.folder / "stack.yml", {}).functions
+    assert function.handler == "./functions/greet" and (stoker.folder / "functions/greet/handler.py").is_file()
+    assert function.limits == Resources(memory="64Mi") and function.requests == Resources(cpu="100m")
+    assert (stoker.folder / ".gitignore").read_text() == "/build/\n*.log\ntemplate\n.secrets\n"
+
+
+def test_new_lists_the_templates_and_says_what_is_missing(stoker: Shell) -> None:
+    assert "python3-http" in stoker("new", "--list").out.splitlines()
+    done = stoker("new", "greet")
+    assert done.code == 2 and "--lang" in done.err
 
 
 def test_template_list_shows_names_and_aliases(stoker: Shell) -> None:

@@ -92,7 +92,7 @@ def test_a_label_that_says_the_same_as_scale_is_fine_and_another_is_not() -> Non
         ("scale: {min: 0}", "write `zero: true`"),
         ("scale: {zero: yes}", "4:13: functions.greet.scale.zero: must be true or false, and is 'yes'"),
         ("scale: {zero-duration: soon}", "duration 'soon' is not a duration"),
-        ("scale: {target: -1}", "must be a number above 0"),
+        ("scale: {target: 0}", "scale.target must be at least 1"),
         ("scale: {type: 'a b'}", "which is not allowed"),
         ("schedule: hourly", "schedule 'hourly' is not five fields"),
         ("schedule: {timezone: UTC}", "a schedule needs `cron`"),

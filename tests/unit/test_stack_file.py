@@ -8,21 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_cli.stack_file import appended_stack_text, new_stack_text
+from stoker_cli.stack_file import NewFunction, appended_stack_text, new_stack_text
 from stoker_sdk.errors import BadInput, Conflict
+from stoker_sdk.function import Resources
 from stoker_sdk.stack import parse_stack
 
 HEAD = "provider:\n  name: openfaas\n"
 
 
 def append(text: str, name: str = "shout") -> str:
-    return appended_stack_text(text, "stack.yml", name, "python3", f"{name}:latest")
+    return appended_stack_text(text, "stack.yml", NewFunction(name, "python3", f"{name}:latest"))
 
 
 def test_a_new_stack_is_read_back() -> None:
-    stack = parse_stack(new_stack_text("greet", "python3", "me/greet:latest", "https://gw"), {})
+    new = NewFunction("greet", "python3", "me/greet:latest", limits={"memory": "64Mi", "cpu": ""})
+    stack = parse_stack(new_stack_text(new, "https://gw"), {})
     assert stack.gateway == "https://gw" and stack.warnings == ()
     (function,) = stack.functions
+    assert function.limits == Resources(memory="64Mi") and function.requests is None
     assert (function.name, function.lang, function.handler, function.image) == (
         "greet",
         "python3",
@@ -72,7 +75,7 @@ def test_the_indent_of_the_file_is_kept() -> None:
 
 @given(st.lists(st.from_regex(re.compile("[a-z]{1,8}"), fullmatch=True), unique=True, min_size=1, max_size=6))
 def test_functions_that_are_added_one_by_one_are_all_there(names: list[str]) -> None:
-    text = new_stack_text(names[0], "python3", "x:1")
+    text = new_stack_text(NewFunction(names[0], "python3", "x:1"))
     for name in names[1:]:
         text = append(text, name)
     assert [function.name for function in parse_stack(text, {}).functions] == names

@@ -1,0 +1,82 @@
+"""The flags that say how functions are built, for `build`, `up` and `publish`."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from stoker_cli.options import Function
+
+TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """How to build. `arguments` and `options` are added to those of the stack; `tag` is one of `TAGS`."""
+
+    arguments: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+    tag: str = "latest"
+    parallel: int = 1
+    quiet: bool = False
+    pulls_templates: bool = True
+    docker: bool = False
+
+
+def tag_option(function: Function) -> Function:
+    """Adds --tag; the command gets it as `tag`."""
+    return click.option(
+        "--tag",
+        type=click.Choice(TAGS),
+        default="latest",
+        help="What to add to the image's tag: from git (sha, branch, describe) or from the handler (digest).",
+    )(function)
+
+
+_NAMES = ("build_arg", "build_option", "build_label", "no_cache", "pull", "tag", "parallel", "quiet")
+_OPTIONS = (
+    click.option("-b", "--build-arg", multiple=True, metavar="NAME=VALUE", help="A build argument; may be repeated."),
+    click.option("-o", "--build-option", multiple=True, metavar="NAME", help="A build option of the template."),
+    click.option("--build-label", multiple=True, metavar="NAME=VALUE", help="A label of the image (Docker builds)."),
+    click.option("--no-cache", is_flag=True, help="Let Docker build every step anew."),
+    click.option("--pull", is_flag=True, help="Let Docker fetch newer base images."),
+    tag_option,
+    click.option(
+        "--parallel", type=click.IntRange(1, 32), default=1, metavar="N", help="Build so many at a time. [default: 1]"
+    ),
+    click.option("--quiet", is_flag=True, help="Show no log of a build that succeeds."),
+    click.option("--disable-stack-pull", is_flag=True, help="Do not pull the templates that the stack names."),
+)
+
+
+def build_flags(function: Function) -> Function:
+    """Adds every flag above; the command gets them as `flags`."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        from stoker_cli.deploy_options import pairs
+
+        given = {name: kwargs.pop(name) for name in _NAMES}
+        flags = BuildFlags(
+            arguments=pairs(given["build_arg"], "--build-arg"),
+            options=given["build_option"],
+            labels=pairs(given["build_label"], "--build-label"),
+            no_cache=given["no_cache"],
+            pull=given["pull"],
+            tag=given["tag"],
+            parallel=given["parallel"],
+            quiet=given["quiet"],
+            pulls_templates=not kwargs.pop("disable_stack_pull"),
+        )
+        return function(*args, flags=flags, **kwargs)
+
+    decorated: Function = command
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
