@@ -101,7 +101,7 @@ async def _start(folder: Path, loop: asyncio.AbstractEventLoop) -> tuple[Running
 def _proxy(control: RunningControl) -> Middleware:
     @web.middleware
     async def proxy(request: web.Request, handler: Handler) -> web.StreamResponse:
-        is_call = request.path.startswith("/function/")
+        is_call = request.path.startswith(("/function/", "/async-function/"))
         return await _call(control, request) if is_call else await handler(request)
 
     return proxy
@@ -110,6 +110,8 @@ def _proxy(control: RunningControl) -> Middleware:
 async def _call(control: RunningControl, request: web.Request) -> web.Response:
     body = await request.content.read()
     control.invocations.append((request.method, request.path_qs, dict(request.headers), body))
+    if request.path.startswith("/async-function/"):
+        return web.Response(status=202, headers={"X-Call-Id": "call-1"})
     if request.path.startswith("/function/fails"):
         error = {"X-Stoker-Error": "function handler-failed: ValueError, see the log"}
         return web.Response(status=500, text="no luck", headers=error)

@@ -9,6 +9,7 @@ import pytest
 from stoker_cli.builds import needs_build
 from stoker_cli.command import plain_flags
 from stoker_cli.deploy_options import deploy_mode, pairs
+from stoker_cli.list_functions import SORTS, in_order
 from stoker_cli.logs import since_when
 from stoker_cli.output import table_lines
 from stoker_cli.rollout import Mode, Outcome, outcome
@@ -77,6 +78,16 @@ def test_an_existing_function_is_updated_unless_flags_say_otherwise() -> None:
     assert deploy_mode(update=None, replace=True) is deploy_mode(update=False, replace=True) is Mode.REPLACE
     with pytest.raises(BadUsage, match="exclude each other"):
         deploy_mode(update=True, replace=True)
+
+
+def test_functions_are_listed_by_name_by_calls_or_the_newest_first() -> None:
+    functions = [
+        FunctionStatus("b", "i", "n", invocation_count=2, created_at="2026-01-31T12:00:00Z"),
+        FunctionStatus("a", "i", "n", invocation_count=2, created_at="2026-01-31T12:00:01Z"),
+        FunctionStatus("c", "i", "n", invocation_count=3, created_at="2026-01-31T12:00:00Z"),
+    ]
+    orders = {sort: "".join(each.name for each in in_order(functions, sort)) for sort in SORTS}
+    assert orders == {"name": "abc", "invocations": "cab", "creation": "abc"}
 
 
 def test_pairs_keep_everything_behind_the_first_equals_sign() -> None:
