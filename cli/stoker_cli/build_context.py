@@ -29,7 +29,24 @@ def template_of(stack: Stack, function: StackFunction) -> Template | None:
 
 def needs_docker(function: StackFunction, template: Template | None) -> bool:
     """Whether the gateway cannot build it: a Dockerfile of its own, or a template that only makes images."""
-    return function.lang == DOCKERFILE or (template is not None and not template.mode)
+    if function.lang == DOCKERFILE:
+        return True
+    return template is not None and not template.mode and built_in_for(template) is None
+
+
+def built_in_for(template: Template) -> Template | None:
+    """The built-in template that the gateway uses in place of one that was pulled and can only make images.
+
+    Whoever comes from faas-cli has such copies of `python3-http` and others, and no use for Docker here. A template
+    that the project wrote itself (without `meta.json`) is never replaced.
+    """
+    if template.mode or not (template.path / "meta.json").is_file():
+        return None
+    try:
+        found = find_template(template.name.partition("@")[0])
+    except NotFound:
+        return None
+    return found if found.mode else None
 
 
 def copied_paths(stack: Stack, function: StackFunction) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from stoker_cli.build_context import build_arguments, copied_paths, needs_docker, template_of
+from stoker_cli.build_context import build_arguments, built_in_for, copied_paths, needs_docker, template_of
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.progress import Progress
 from stoker_sdk.archive import BuildSettings, pack
@@ -38,11 +38,16 @@ def build(
     folder = stack.handler_folder(function)
     part = stack.part_of(function)
     check_tree(folder, f"{part.file}: functions.{function.name}.handler")
-    given = build_arguments(function, template_of(stack, function), options, arguments)
-    settings = BuildSettings(function.name, function.lang, given)
-    template = part.folder / "template" / function.lang
+    template = template_of(stack, function)
+    given = build_arguments(function, template, options, arguments)
+    built_in = built_in_for(template) if template else None
+    settings = BuildSettings(function.name, built_in.name if built_in else function.lang, given)
+    own = part.folder / "template" / function.lang
+    sent = own if own.is_dir() and built_in is None else None
     progress.step("building")
-    with pack(settings, folder, template if template.is_dir() else None, copied_paths(stack, function)) as archive:
+    if built_in:
+        progress.log(f"the gateway's own template {built_in.name} takes the place of ./template/{function.lang}")
+    with pack(settings, folder, sent, copied_paths(stack, function)) as archive:
         return _followed(client.build(archive), progress)
 
 

@@ -152,6 +152,18 @@ def test_what_configuration_copy_names_is_part_of_what_the_gateway_builds(projec
     assert project("build", "--filter", "greet").out != first
 
 
+def test_a_pulled_template_that_only_makes_images_gives_way_to_the_one_of_the_gateway(
+    project: Shell, docker: Docker
+) -> None:
+    project.file("template/python3/template.yml", "language: python3\nfprocess: python3 index.py\n")
+    done = project("build", "--filter", "greet")
+    assert done.code == 0 and docker.calls()[-1][0] == "build", "an own template is not replaced"
+    project.file("template/python3/meta.json", "{}")
+    done = project("build", "--filter", "greet")
+    assert done.out.startswith("stoker.local/greet@") and "takes the place of ./template/python3" in done.err
+    assert project("build", "--filter", "greet", "--docker").out == "greet:latest\n"
+
+
 @pytest.mark.parametrize(
     ("copy", "words"),
     [

@@ -113,3 +113,4 @@ def test_since_is_counted_back_from_now() -> None:
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert table_lines(("A", "B"), [("long", "x"), ("", "y")]) == ["A     B", "long  x", "      y"]
     assert table_lines(("A", "B"), []) == ["A  B"]
+    assert table_lines(("A",), [("\x1b[2Jx\n",)]) == ["A", " [2Jx"]
