@@ -15,7 +15,7 @@ import click
 
 from stoker_cli.connection import default_stack_file
 from stoker_cli.options import Selection
-from stoker_sdk.errors import StokerError
+from stoker_sdk.errors import BadUsage, StokerError
 
 if TYPE_CHECKING:
     from stoker_sdk.stack import Stack
@@ -39,6 +39,8 @@ def watch_stack(once: Callable[[], Stack], read: Callable[[], tuple[Stack, list[
     """
     while True:
         paths = _paths(read, selection)
+        if not paths:
+            raise BadUsage("there is nothing to watch: no stack file here, and no function with a handler")
         before = snapshot(paths)
         _tried(once)
         click.echo(f"watching {', '.join(map(str, paths))}: Ctrl-C ends it", err=True)

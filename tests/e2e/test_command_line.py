@@ -234,3 +234,43 @@ def curl(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=30,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_a_stack_with_shared_files_and_settings_of_ours_runs_and_shows_no_difference(stoker: Shell) -> None:
+    (stoker.folder / "full").mkdir()
+    (stoker.folder / "shared").mkdir()
+    (stoker.folder / "shared/text.txt").write_text("from the project")
+    (stoker.folder / "full/handler.py").write_text(
+        "from pathlib import Path\n\n\n"
+        "def handle(req):\n    return (Path(__file__).parent / 'shared/text.txt').read_text()\n"
+    )
+    settings = "timeout: 30s, connections: 60, scale: {min: 2, max: 3}, schedule: '@hourly', routes: /x, retries: 2"
+    (stoker.folder / "stack.yml").write_text(
+        f"{HEAD}  full: {{lang: python3, handler: ./full, image: full, {settings}}}\n"
+        "configuration: {copy: [shared]}\n"
+    )
+    stoker.done("up")
+    assert stoker.done("invoke", "full").out == "from the project"
+    wait_for(lambda: stoker.done("describe", "full", "--json").json()["availableReplicas"] == 2, "two replicas")
+    assert stoker.done("diff").out == "full: no difference\n"
+    assert stoker.done("ready", "full").out == "function 'full' is ready\n"
+    annotations = stoker.done("describe", "full", "--json").json()["annotations"]
+    assert json.loads(annotations["stoker.dev/schedule"]) == [{"cron": "@hourly"}]
+
+
+@pytest.mark.slow
+def test_a_change_under_watch_is_answered_by_the_new_code(stoker: Shell) -> None:
+    stoker.done("new", "watched", "--lang", "python3")
+    (stoker.folder / "watched/handler_test.py").unlink()
+    with stoker.start("up", "--watch") as process:
+        try:
+            wait_for(lambda: stoker("ready", "watched", "--attempts", "1", "--quiet").code == 0, "the first code")
+            (stoker.folder / "watched/handler.py").write_text("def handle(req):\n    return 'new code'\n")
+            wait_for(lambda: stoker("invoke", "watched").out == "new code", "the new code")
+            (stoker.folder / "watched/handler.py").write_text("def handle(req:\n")
+            (stoker.folder / "watched/handler.py").write_text("def handle(req):\n    return 'newer code'\n")
+            wait_for(lambda: stoker("invoke", "watched").out == "newer code", "the newer code")
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
