@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,11 @@ from stoker_cli.connection import connected
 from stoker_cli.options import Target, json_option, target_options
 from stoker_cli.output import print_json
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.faults import Fault
-from stoker_sdk.function import Condition, FunctionStatus, Resources
 from stoker_sdk.gateway_address import function_url
+
+if TYPE_CHECKING:
+    from stoker_sdk.faults import Fault
+    from stoker_sdk.function import Condition, FunctionStatus, Resources
 
 Line = tuple[str, str]
 """A label and its text, which may have several lines."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from stoker_cli.connection import connected, required_stack
 from stoker_cli.options import Selection, Target, json_option, selection_options, target_options
 from stoker_cli.output import print_json
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.function import LOCAL_REGISTRY, FunctionSpec, FunctionStatus, Resources
+
+if TYPE_CHECKING:
+    from stoker_sdk.function import FunctionSpec, FunctionStatus, Resources
 
 _ADDED = {
     "labels": ("faas_function", "uid", "com.openfaas.uid"),
@@ -69,6 +72,8 @@ def diff(surroundings: Surroundings, target: Target, selection: Selection, tag: 
 
 def differences(spec: FunctionSpec, status: FunctionStatus, *, compares_image: bool) -> list[Difference]:
     """Every key in which the deployed function is not as the stack says."""
+    from stoker_sdk.function import LOCAL_REGISTRY
+
     found: list[Difference] = []
     if (compares_image or not status.image.startswith(f"{LOCAL_REGISTRY}/")) and spec.image != status.image:
         found.append(("image", status.image, spec.image))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from stoker_cli.build_flags import tag_option
 from stoker_cli.command import Command
 from stoker_cli.connection import required_stack
-from stoker_cli.options import Selection, Target, selection_options, stack_options
-from stoker_cli.stores import ARCHITECTURES
+from stoker_cli.options import ARCHITECTURES, Selection, Target, selection_options, stack_options
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.deployment import Overrides, function_spec
 from stoker_sdk.errors import BadInput
-from stoker_sdk.function import FunctionSpec
+
+if TYPE_CHECKING:
+    from stoker_sdk.function import FunctionSpec
 
 APIS = ("openfaas.com/v1", "serving.knative.dev/v1")
 
@@ -104,6 +106,7 @@ def _stack_specs(
 ) -> list[FunctionSpec]:
     from stoker_cli.images import image_name
     from stoker_cli.pipeline import checked_spec, named
+    from stoker_sdk.deployment import Overrides
     from stoker_sdk.stack import select
 
     stack = required_stack(target, surroundings, selection)
@@ -119,6 +122,7 @@ def _stack_specs(
 
 def _store_spec(surroundings: Surroundings, name: str, arch: str, url: str, namespace: str) -> FunctionSpec:
     from stoker_cli.stores import find_function, store_functions
+    from stoker_sdk.deployment import Overrides, function_spec
 
     entry = find_function(store_functions(url, surroundings.environment), name)
     spec = function_spec(entry.function("", arch), Overrides(namespace=namespace))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from stoker_cli.command import Command
@@ -9,7 +11,9 @@ from stoker_cli.connection import connected
 from stoker_cli.options import Target, json_option, target_options
 from stoker_cli.output import print_json, print_table
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.function import FunctionStatus
+
+if TYPE_CHECKING:
+    from stoker_sdk.function import FunctionStatus
 
 SORTS = ("name", "invocations", "creation")
 

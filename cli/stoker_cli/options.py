@@ -12,6 +12,9 @@ import click
 
 Function = Callable[..., Any]
 
+ARCHITECTURES = ("x86_64", "arm64", "armhf")
+"""Those that the store has images for (contract section 9.6)."""
+
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 

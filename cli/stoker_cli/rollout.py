@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from stoker_cli.progress import Progress
-from stoker_sdk.client import ControlClient
 from stoker_sdk.errors import NotFound, StokerError, Unavailable
-from stoker_sdk.function import FunctionSpec, FunctionStatus
+
+if TYPE_CHECKING:
+    from stoker_cli.progress import Progress
+    from stoker_sdk.client import ControlClient
+    from stoker_sdk.function import FunctionSpec, FunctionStatus
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks at a function: short at first, because a warm start takes milliseconds."""

@@ -10,9 +10,8 @@ import click
 from stoker_cli.command import Command
 from stoker_cli.connection import connected
 from stoker_cli.deploy_options import Rollout, rollout_options
-from stoker_cli.options import Target, json_option, target_options
+from stoker_cli.options import ARCHITECTURES, Target, json_option, target_options
 from stoker_cli.output import print_json, print_table
-from stoker_cli.stores import ARCHITECTURES, find_function, store_functions
 from stoker_cli.surroundings import Surroundings
 
 _URL = click.option(
@@ -47,6 +46,8 @@ def list_store(surroundings: Surroundings, url: str, platform: str, verbose: boo
     stoker store list
     stoker store list --platform arm64 -v
     """
+    from stoker_cli.stores import store_functions
+
     found = [each for each in store_functions(url, surroundings.environment) if platform in each.architectures]
     if as_json:
         print_json(found)
@@ -73,6 +74,8 @@ def describe(surroundings: Surroundings, name: str, url: str, platform: str, as_
     stoker store describe figlet
     stoker store inspect figlet --json
     """
+    from stoker_cli.stores import find_function, store_functions
+
     found = find_function(store_functions(url, surroundings.environment), name)
     if as_json:
         print_json(found)
@@ -115,6 +118,7 @@ def deploy(
     stoker store deploy figlet --name banner --label team=blue -n staging
     """
     from stoker_cli.pipeline import deploy_functions
+    from stoker_cli.stores import find_function, store_functions
     from stoker_sdk.stack import Stack
 
     found = find_function(store_functions(url, surroundings.environment), entry)

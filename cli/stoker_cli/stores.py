@@ -17,7 +17,6 @@ from stoker_sdk.stack import StackFunction
 FUNCTION_STORE = "https://raw.githubusercontent.com/openfaas/store/master/functions.json"
 TEMPLATE_STORE = "https://raw.githubusercontent.com/openfaas/store/master/templates.json"
 TEMPLATE_REPOSITORY = "https://github.com/openfaas/templates.git"
-ARCHITECTURES = ("x86_64", "arm64", "armhf")
 MAX_BYTES = 4 << 20
 
 T = TypeVar("T")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
 
 from stoker_cli.main import COMMANDS, stoker
+
+HEAVY = ("serve", "dev")
+"""Commands whose modules may import more."""
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:
@@ -31,3 +36,12 @@ def test_every_command_has_help_an_example_and_flags_of_one_meaning(path: str, c
     flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
     doubled = {flag for flag in flags if flag.startswith("-") and flags.count(flag) > 1}
     assert doubled == set()
+
+
+def test_no_module_of_a_command_imports_what_only_its_work_needs() -> None:
+    """Help and completion import the modules of commands, and must not wait for a client, a parser or a bar."""
+    modules = sorted({module for name, (module, _) in COMMANDS.items() if name not in HEAVY})
+    script = f"import sys, importlib\nfor name in {modules!r}: importlib.import_module(name)\n"
+    script += "print([name for name in ('urllib3', 'yaml', 'rich', 'msgspec', 'watchfiles') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
