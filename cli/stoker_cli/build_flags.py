@@ -21,6 +21,7 @@ class BuildFlags:
     options: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     no_cache: bool = False
+    squash: bool = False
     pull: bool = False
     tag: str = "latest"
     parallel: int = 1
@@ -39,12 +40,13 @@ def tag_option(function: Function) -> Function:
     )(function)
 
 
-_NAMES = ("build_arg", "build_option", "build_label", "no_cache", "pull", "tag", "parallel", "quiet")
+_NAMES = ("build_arg", "build_option", "build_label", "no_cache", "squash", "pull", "tag", "parallel", "quiet")
 _OPTIONS = (
     click.option("-b", "--build-arg", multiple=True, metavar="NAME=VALUE", help="A build argument; may be repeated."),
     click.option("-o", "--build-option", multiple=True, metavar="NAME", help="A build option of the template."),
     click.option("--build-label", multiple=True, metavar="NAME=VALUE", help="A label of the image (Docker builds)."),
     click.option("--no-cache", is_flag=True, help="Let Docker build every step anew."),
+    click.option("--squash", is_flag=True, help="Let Docker make one layer of the new ones (needs its experiments)."),
     click.option("--pull", is_flag=True, help="Let Docker fetch newer base images."),
     tag_option,
     click.option(
@@ -68,6 +70,7 @@ def build_flags(function: Function) -> Function:
             options=given["build_option"],
             labels=pairs(given["build_label"], "--build-label"),
             no_cache=given["no_cache"],
+            squash=given["squash"],
             pull=given["pull"],
             tag=given["tag"],
             parallel=given["parallel"],

@@ -55,7 +55,7 @@ def deploy(
 
     rollout = replace(rollout, overrides=replace(rollout.overrides, namespace=target.namespace, image=image))
     if name and image and not target.stack_files:
-        with connected(target, surroundings) as client:
+        with connected(target, surroundings, timeout=rollout.timeout) as client:
             deploy_functions(client, Stack("", Path()), (StackFunction(name),), rollout, lambda *_: "")
         return
     stack = required_stack(target, surroundings, selection)
@@ -64,7 +64,7 @@ def deploy(
         raise BadUsage(f"--image is for one function, and {len(functions)} are chosen: choose one with --name")
     flags = BuildFlags(rollout.build_arguments, tag=tag)
     prepare(stack, functions, flags, surroundings.environment)
-    with connected(target, surroundings, stack) as client:
+    with connected(target, surroundings, stack, rollout.timeout) as client:
         images = _images(client, stack, flags, surroundings.environment, image)
         deploy_functions(client, stack, functions, rollout, images)
 

@@ -22,12 +22,13 @@ class Rollout:
     """How to deploy: what is laid over the stack, what happens to a function that exists, how long to wait
     (seconds).
 
-    `patience` 0 does not wait.
+    `patience` 0 does not wait; `timeout` is that of one answer of the gateway.
     """
 
     overrides: Overrides
     mode: Mode
     patience: float
+    timeout: float = 60
     build_arguments: dict[str, str] = field(default_factory=dict)
 
 
@@ -47,6 +48,7 @@ _NAMES = (
     "replace",
     "no_wait",
     "wait_timeout",
+    "timeout",
 )
 _MANY: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 _OPTIONS = (
@@ -64,6 +66,7 @@ _OPTIONS = (
     click.option("--update/--no-update", default=None, help="Change functions that exist already. [default: yes]"),
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
+    click.option("--timeout", default="60s", metavar="DURATION", help="For one answer of the gateway. [default: 60s]"),
     click.option("--wait-timeout", default="2m", metavar="DURATION", help="The longest wait. [default: 2m]"),
 )
 _BUILD_ARGUMENT = click.option("-b", "--build-arg", **_MANY, help="A build argument; may be repeated.")
@@ -131,4 +134,7 @@ def _rollout(flags: dict[str, Any]) -> Rollout:
     )
     patience = 0 if flags["no_wait"] else parse_duration(flags["wait_timeout"], "--wait-timeout")
     mode = deploy_mode(flags["update"], flags["replace"])
-    return Rollout(overrides, mode, patience)
+    timeout = parse_duration(flags["timeout"], "--timeout")
+    if timeout <= 0:
+        raise BadUsage("--timeout must be more than nothing")
+    return Rollout(overrides, mode, patience, timeout)

@@ -55,7 +55,15 @@ def build_image(
     image, context = _prepared(stack, function, flags, environment)
     progress.step("building with docker")
     secrets = _secrets(stack, function)
-    extra = [*_flagged(flags), *_arguments(stack, function, flags, environment), *secrets, "--tag", image, "."]
+    extra = [
+        *(["--squash"] if flags.squash else []),
+        *_flagged(flags),
+        *_arguments(stack, function, flags, environment),
+        *secrets,
+        "--tag",
+        image,
+        ".",
+    ]
     buildkit = {"DOCKER_BUILDKIT": "1"} if secrets else {}
     follow([docker, "build", *extra], progress.log, {**environment, **buildkit}, context)
     return image

@@ -124,5 +124,5 @@ def deploy(
     found = find_function(store_functions(url, surroundings.environment), entry)
     rollout = replace(rollout, overrides=replace(rollout.overrides, namespace=target.namespace))
     function = found.function(name, platform)
-    with connected(target, surroundings) as client:
+    with connected(target, surroundings, timeout=rollout.timeout) as client:
         deploy_functions(client, Stack("", Path()), (function,), rollout, lambda *_: "")

@@ -82,7 +82,7 @@ def _run(
 
     functions = select(way.stack.functions, selection.filter, selection.regex)
     prepare(way.stack, functions, way.flags, surroundings.environment)
-    with connected(target, surroundings, way.stack) as client:
+    with connected(target, surroundings, way.stack, rollout.timeout) as client:
         way.build_ahead(client, functions)
         if not skip_deploy:
             deploy_functions(client, way.stack, functions, rollout, way.images(client))

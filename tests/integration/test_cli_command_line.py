@@ -77,6 +77,22 @@ def test_every_command_has_help_with_an_example(stoker: Shell, name: str) -> Non
         (("invoke", "greet", "-X", "BREW"), "--method 'BREW' is not one of"),
         (("invoke", "greet", "-H", "nothing"), "--header 'nothing' is not a header"),
         (("login",), "the password is missing"),
+        (("deploy", "--name", "a", "--image", "b", "--timeout", "0"), "--timeout must be more than nothing"),
+        (("invoke", "greet", "--sign", "X"), "--sign names the header and --key the key"),
+        (("generate", "--api", "v1"), "--api"),
+        (("generate",), "there is no stack.yml in this folder"),
+        (("diff",), "there is no stack.yml in this folder"),
+        (("push",), "there is no stack.yml in this folder"),
+        (("publish",), "there is no stack.yml in this folder"),
+        (("local-run", "x"), "there is no stack.yml in this folder"),
+        (("template", "pull", "stack"), "there is no stack.yml in this folder"),
+        (("up", "--parallel", "0"), "--parallel"),
+        (("ready", "--attempts", "0"), "--attempts"),
+        (("completion", "tcsh"), "tcsh"),
+        (("namespace", "create"), "NAME"),
+        (("namespace", "create", "a", "--label", "x"), "--label 'x' is not NAME=VALUE"),
+        (("secret", "generate", "a", "--length", "1"), "--length"),
+        (("logs", "greet", "--lines", "-2"), "--lines -2 is less than nothing"),
         (("secret", "create", "a", "--from-literal", "x", "--from-file", "y"), "exclude each other"),
         (("logs", "greet", "--since", "1m", "--since-time", "2026-01-31T12:00:00Z"), "exclude each other"),
     ],
@@ -94,6 +110,7 @@ def test_wrong_usage_is_exit_code_2_and_at_most_two_lines(
 @pytest.mark.parametrize(
     "arguments",
     [("list",), ("describe", "a"), ("invoke", "a"), ("logs", "a"), ("scale", "a", "1"), ("remove", "a")]
+    + [("namespace", "list"), ("namespace", "create", "a")]
     + [("namespaces",), ("secret", "list"), ("deploy", "--name", "a", "--image", "b"), ("login", "-p", "x")],
 )
 def test_without_a_platform_every_command_says_how_to_start_one(stoker: Shell, arguments: tuple[str, ...]) -> None:

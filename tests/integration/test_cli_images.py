@@ -127,7 +127,15 @@ def test_shrinkwrap_writes_the_context_of_every_function(project: Shell, docker:
 
 def test_build_asks_docker_for_what_the_gateway_cannot_build(project: Shell, docker: Docker) -> None:
     done = project(
-        "build", "--no-cache", "--build-arg", "A=1", "--build-label", "l=v", "--pull", http_proxy="http://p:1"
+        "build",
+        "--no-cache",
+        "--build-arg",
+        "A=1",
+        "--build-label",
+        "l=v",
+        "--pull",
+        "--squash",
+        http_proxy="http://p:1",
     )
     assert done.code == 0, done.err
     images = done.out.splitlines()
@@ -136,7 +144,7 @@ def test_build_asks_docker_for_what_the_gateway_cannot_build(project: Shell, doc
     arguments, folder, buildkit = docker.call_in("web")
     assert folder == str(project.folder / "build/web") and buildkit == "1"
     assert arguments == [
-        *("build", "--no-cache", "--pull", "--label", "l=v"),
+        *("build", "--squash", "--no-cache", "--pull", "--label", "l=v"),
         *("--build-arg", "A=1", "--build-arg", "ADDITIONAL_PACKAGE=", "--build-arg", "B=2"),
         *("--build-arg", "http_proxy=http://p:1"),
         *("--secret", f"id=token,src={project.folder / 'token.txt'}"),
