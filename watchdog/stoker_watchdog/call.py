@@ -26,10 +26,19 @@ class Call:
         self._closed = False
         self.runs = False
         self.begun = monotonic()
-        self.log = CallLog(_call_id(exchange))
+        self.log = CallLog(call_id(exchange))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.log.id} {'runs' if self.runs else 'waits'}>"
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._exchange
+
+    @property
+    def timeout_status(self) -> int:
+        """What `respond_timeout` answers."""
+        return 504
 
     # What a subclass does
 
@@ -77,7 +86,7 @@ class Call:
         """The timeout has passed."""
         exchange = self._exchange
         if not exchange.finished:
-            self._front.count(exchange, 504, self.begun)
+            self._front.count(exchange, self.timeout_status, self.begun)
             if exchange.started:
                 exchange.abort()
             else:
@@ -105,7 +114,8 @@ class Call:
         self._front.done(self)
 
 
-def _call_id(exchange: Exchange) -> str:
+def call_id(exchange: Exchange) -> str:
+    """The request's call id, `-` without one."""
     for name, value in exchange.fields:
         if len(name) == 9 and name.lower() == b"x-call-id":
             return value.decode("latin-1")

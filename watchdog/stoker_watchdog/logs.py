@@ -140,6 +140,10 @@ class LogStream(io.TextIOBase):
 
     def flush(self) -> None: ...
 
+    def lines(self, call: str, lines: list[str]) -> None:
+        """Whole lines of a call (`-` outside of calls)."""
+        self._file.write(call, lines)
+
     def end_call(self, call: CallLog) -> None:
         """The call is over: an unfinished line is a line now."""
         if call.partial:

@@ -27,6 +27,8 @@ class PythonRunner:
     async def open(self) -> None:
         self.context.state = await _call_hook(self.handler.init)
 
+    def watch(self, end: Callable[[str], None]) -> None: ...
+
     def call(self, front: Front, exchange: Exchange) -> HandlerCall:
         return HandlerCall(self, front, exchange)
 

@@ -21,9 +21,10 @@ import uvloop
 
 from stoker_watchdog import logs
 from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors, use_paths
+from stoker_watchdog.failures import explained
 from stoker_watchdog.front import Front
-from stoker_watchdog.handler import HandlerError, load_handler
-from stoker_watchdog.native import MissingProgram, run_native
+from stoker_watchdog.handler import load_handler
+from stoker_watchdog.native import run_native
 from stoker_watchdog.python_runner import PythonRunner
 from stoker_watchdog.runner import Runner
 from stoker_watchdog.settings import Settings, read_settings
@@ -32,6 +33,8 @@ from stoker_wire.limits import Limits
 from stoker_wire.server import Server
 
 _LIMITS = Limits(idle=3600.0)  # proxies close idle connections; a replica never does, or calls would meet the close
+_EQUIPMENT = frozenset(("ready_path", "jwt_auth"))
+"""The variables that ask the front for more than most replicas need."""
 _SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop its turn five times sooner
 
 
@@ -42,6 +45,10 @@ def run_replica(settings_descriptor: int, listener: int, log: int, status: int, 
     try:
         settings = read_settings(settings_descriptor)
         keep_descriptors(listener, log, status)
+        if _more_than_a_handler(settings):
+            from stoker_watchdog.modes import load  # as long as our own files can be read
+
+            load(settings)
         confine(settings, parent)
         if settings.mode == "native":
             run_native(settings)
@@ -57,28 +64,15 @@ def run_replica(settings_descriptor: int, listener: int, log: int, status: int, 
             os._exit(code)
 
 
+def _more_than_a_handler(settings: Settings) -> bool:
+    return settings.mode not in ("python", "native") or not _EQUIPMENT.isdisjoint(settings.environment)
+
+
 def _report_failure(error: BaseException) -> None:
     if isinstance(sys.stderr, logs.LogStream):
         sys.stderr.exception("-", "the replica failed", error)
-    code, reason = _explained(error)
+    code, reason = explained(error)
     _report({"failed": reason, "code": code})
-
-
-def _explained(error: BaseException) -> tuple[str, str]:
-    """A code of `X-Stoker-Error` (`sdk/…/faults.py` lists them), and one line."""
-    if isinstance(error, HandlerError):
-        return "bad-handler", str(error)
-    if isinstance(error, MissingProgram):
-        return "missing-program", str(error)
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}, line {error.lineno}"
-        return "import-error", f"the handler cannot be imported: {error.msg} ({where})"
-    if isinstance(error, ImportError):
-        why = f"{error}; if a package is missing, list it in requirements.txt"
-        return "import-error", f"the handler cannot be imported: {why}"
-    if isinstance(error, MemoryError):
-        return "out-of-memory", "the handler ran out of memory while it started: raise limits.memory"
-    return "cannot-start", f"the handler failed while it started: {type(error).__name__}: {error}"
 
 
 def _report(status: dict[str, Any]) -> None:
@@ -93,23 +87,39 @@ def _serve(settings: Settings, stream: logs.LogStream) -> int:
     loop = uvloop.new_event_loop()
     give_back_zeroes(loop)
     asyncio.set_event_loop(loop)
+    if settings.mode != "python":
+        from stoker_watchdog.modes import make_runner
+
+        return loop.run_until_complete(_run(settings, make_runner(settings, stream), stream, {}))
     before = len(sys.modules)
     begun = time.monotonic()
     runner = PythonRunner(settings, load_handler(settings.handler), loop)
     seconds = time.monotonic() - begun
     # The newest come first here: only they are looked at, since looking writes to an object's memory.
     imported = [*islice(reversed(sys.modules), len(sys.modules) - before)][::-1]
-    loop.run_until_complete(_run(settings, runner, stream, {"seconds": seconds, "imports": imported}))
-    return 0
+    return loop.run_until_complete(_run(settings, runner, stream, {"seconds": seconds, "imports": imported}))
 
 
-async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, report: dict[str, Any]) -> None:
+async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, report: dict[str, Any]) -> int:
+    """Serve until told to end, or until the runner cannot go on; returns the exit code."""
     stop = asyncio.Event()
+    failures: list[str] = []
+
+    def end(reason: str) -> None:
+        failures.append(reason)
+        _report({"failed": reason})
+        stop.set()
+
+    runner.watch(end)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await runner.open()
     front = Front(settings, runner, stream)
+    if not _EQUIPMENT.isdisjoint(settings.environment):
+        from stoker_watchdog.modes import equip, replica_options
+
+        await equip(front, replica_options(settings), stream)
     server = Server(front.handle, _LIMITS)
     listener = socket.socket(fileno=LISTENER)
     if listener.family == socket.AF_UNIX:
@@ -122,13 +132,12 @@ async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, repor
     await stop.wait()
     await _drain(front, server, accepting, settings)
     await runner.close()
+    return 1 if failures else 0
 
 
 async def _drain(front: Front, server: Server, accepting: asyncio.Server, settings: Settings) -> None:
-    """Contract section 8.4: unready first, serve on for a while, then no new connections, then wait for the calls."""
+    """Unready first, then no new connections, then wait for the calls."""
     front.ready = False
-    if settings.drain_delay:
-        await asyncio.sleep(settings.drain_delay)
     accepting.close()
     server.drain()
     deadline = time.monotonic() + settings.timeout

@@ -3,12 +3,17 @@
 | mode | module | a call is |
 |---|---|---|
 | `python` | `python_runner` | the handler, in this process |
+| `http` | `http_runner` | a request to the one program that the replica has started |
+| `streaming` | `program_runner`, `streaming_call` | a process: body in, answer out, as they come |
+| `serializing`, `classic` | `program_runner`, `whole_call` | a process: whole body in, whole answer out |
+| `static` | `static_runner` | a file |
 
 `native` has none: the function's program is its own watchdog and replaces this process (`native.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from stoker_wire.server import Exchange
@@ -23,6 +28,9 @@ class Runner(Protocol):
 
     async def open(self) -> None:
         """Whatever must be there before the replica is ready. What it raises fails the start, with its text."""
+
+    def watch(self, end: Callable[[str], None]) -> None:
+        """Call `end` with the reason, once, when the replica cannot go on: it then ends with a failure."""
 
     def call(self, front: Front, exchange: Exchange) -> Call:
         """A call for this exchange, which has just begun."""

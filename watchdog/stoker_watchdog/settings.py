@@ -39,7 +39,6 @@ class Settings:
     max_inflight: int = 0
     threads: int = 32
     secrets: str = ""
-    drain_delay: float = 0.0
 
 
 def read_settings(descriptor: int) -> Settings:
