@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from time import monotonic
 
@@ -135,9 +136,13 @@ def _spent(subject: Subject) -> tuple[float, float, float]:
     return sum(map(cpu_seconds, subject.pids)), own_seconds(), machine_seconds()
 
 
-def wrk(url: str, connections: int, seconds: int) -> Round:
-    """One run, on the load's core. Raises `BenchError` when any call failed: errors are no work done."""
+def wrk(url: str, connections: int, seconds: int, script: Path | None = None) -> Round:
+    """One run, on the load's core; `script` is wrk's, for other requests than GET.
+
+    Raises `BenchError` when any call failed: errors are no work done.
+    """
     command = ["taskset", "--cpu-list", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command += ["--script", str(script)] if script else []
     try:
         done = subprocess.run(
             [*command, "--latency", url],

@@ -11,7 +11,7 @@ import os
 import select
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def replica_figures(folder: Path) -> list[Figure]:
     """`replica_vs_uvicorn`."""
     with ExitStack() as stack:
         subjects = [
-            _subject("replica", stack.enter_context(_replica(folder))),
+            _subject("replica", stack.enter_context(started_replica(folder))),
             _subject("uvicorn", stack.enter_context(_uvicorn(folder))),
         ]
         result = duel(subjects, connections=_CONNECTIONS, seconds=3, rounds=6)
@@ -45,17 +45,18 @@ def _subject(name: str, started: Started) -> Subject:
 
 
 @contextmanager
-def _replica(folder: Path) -> Iterator[Started]:
+def started_replica(folder: Path, **settings: object) -> Iterator[Started]:
+    """A replica that listens on TCP, on the core for what is measured; `settings` go beyond the trivial handler's."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     reader, writer = os.pipe()
-    settings = os.open(_settings(folder), os.O_RDONLY)
+    described = os.open(_settings(folder, settings), os.O_RDONLY)
     output = os.open(folder / "replica-function.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    descriptors = (settings, listener.fileno(), output, writer)
+    descriptors = (described, listener.fileno(), output, writer)
     command = python("-c", _LAUNCH, *map(str, descriptors))
     with running(command, core=TEST_CORE, log=folder / "replica.log", descriptors=descriptors) as process:
         listener.close()
-        for descriptor in (settings, output, writer):
+        for descriptor in (described, output, writer):
             os.close(descriptor)
         _wait_ready(reader)
         url = f"http://127.0.0.1:{port}/"
@@ -64,7 +65,7 @@ def _replica(folder: Path) -> Iterator[Started]:
     os.close(reader)
 
 
-def _settings(folder: Path) -> Path:
+def _settings(folder: Path, more: Mapping[str, object]) -> Path:
     """An artefact's folder as the builder lays it out, and the file that tells a replica of it."""
     code = folder / "artefact"
     shutil.copytree(_HANDLER, code / "function")
@@ -77,7 +78,7 @@ def _settings(folder: Path) -> Path:
         "paths": [str(code), str(code / "function")],
         "environment": {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
     }
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values | dict(more)))
     return path
 
 

@@ -33,6 +33,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "proxy_p99_vs_nginx": Threshold(2.0, at_most=True),
     "python_vs_flask": Threshold(4.0),
     "replica_vs_uvicorn": Threshold(1.0),
+    "fork_vs_loop": Threshold(0.8),
     "wake_p50_ms": Threshold(10, at_most=True, unit=" ms"),
     "wake_p99_ms": Threshold(30, at_most=True, unit=" ms"),
     "wake_pandas_p50_ms": Threshold(15, at_most=True, unit=" ms"),

@@ -78,6 +78,9 @@ def _size(text: str, flag: str) -> int:
     show_default=True,
     help="As root: how many there are.",
 )
+@click.option(
+    "--allow-host-programs", is_flag=True, help="Functions with fprocess may run any program of this machine."
+)
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(
@@ -93,6 +96,7 @@ def serve(
     max_waiting: int,
     first_user_id: int,
     user_ids: int,
+    allow_host_programs: bool,
     print_ca: bool,
 ) -> int:
     data = DataDir(data_dir.absolute()) if data_dir else surroundings.data_dir
@@ -115,5 +119,6 @@ def serve(
         max_waiting=max_waiting,
         first_id=first_user_id if surroundings.is_root else 0,
         id_count=user_ids,
+        host_programs=allow_host_programs,
     )
     return run_platform(options, surroundings.environment)

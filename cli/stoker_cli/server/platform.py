@@ -43,6 +43,7 @@ class ServeOptions:
     max_waiting: int
     first_id: int
     id_count: int
+    host_programs: bool
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -118,6 +119,7 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "library_path": interpreter.library_path,
         "first_id": options.first_id,
         "id_count": options.id_count,
+        "host_programs": options.host_programs,
         "build_command": build,
     }
 

@@ -49,6 +49,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     library_path: str
     first_id: int
     id_count: int
+    host_programs: bool
     build_command: list[str]
     ready_fd: int
 
@@ -94,7 +95,7 @@ def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secret
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
     launcher = Launcher(data, run, settings.library_path, ids, secrets.read, own_limits=cgroups is None)
-    return LocalProvider(data, run, launcher, Limiter(cgroups))
+    return LocalProvider(data, run, launcher, Limiter(cgroups), host_programs=settings.host_programs)
 
 
 def _find_cgroups(run: RunDir) -> Cgroups | None:

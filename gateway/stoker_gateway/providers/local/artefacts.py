@@ -9,12 +9,15 @@ import msgspec
 
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput
-from stoker_sdk.function import LOCAL_REGISTRY
+from stoker_sdk.function import LOCAL_REGISTRY, FunctionSpec
 
 _REFERENCE = re.compile(re.escape(LOCAL_REGISTRY) + r"/[a-z0-9][-a-z0-9.]*@sha256:([0-9a-f]{64})")
 
-MODES = ("python", "native")
+MODES = ("python", "native", "http", "streaming", "serializing", "classic", "static")
 """What the watchdog can run here."""
+
+
+_HOST_MODES = ("streaming", "serializing", "http", "classic")
 
 
 class Artefact(msgspec.Struct, frozen=True):
@@ -29,6 +32,31 @@ class Artefact(msgspec.Struct, frozen=True):
     environment: str = ""
     template: str = ""
     fprocess: str = ""
+
+
+def artefact_of(data: DataDir, spec: FunctionSpec, host_programs: bool) -> tuple[str, Artefact]:
+    """What a function's replicas are made of: its artefact with the digest, or a program of this machine, without one.
+
+    Raises `BadInput` when it cannot be run here.
+    """
+    if _REFERENCE.fullmatch(spec.image) or not program_of(spec):
+        return read_artefact(data, spec.image)
+    if not host_programs:
+        raise BadInput(
+            f"image {spec.image[:200]!r} cannot run on this machine without containers, and its program "
+            f"{program_of(spec)[:100]!r} may not be started here: the operator has to allow it with "
+            "`stoker serve --allow-host-programs`"
+        )
+    mode = (spec.env_vars or {}).get("mode", "") or "streaming"
+    if mode not in _HOST_MODES:
+        raise BadInput(f"mode is {mode[:40]!r}: a program of this machine runs in {', '.join(_HOST_MODES)}")
+    return "", Artefact(spec.service, mode=mode, fprocess=program_of(spec))
+
+
+def program_of(spec: FunctionSpec) -> str:
+    """The command of a function that names one: `function_process` wins (contract section 8.1)."""
+    variables = spec.env_vars or {}
+    return variables.get("function_process", "") or spec.env_process or variables.get("fprocess", "")
 
 
 def digest_of(image: str) -> str:

@@ -305,7 +305,7 @@ class LocalFunction:
             code = code if code in FIXES else "cannot-start"
             self._start_failed(replica, failure or f"it ended before it was ready ({how})", code)
         elif replica.state == "ready":
-            self._crashed(replica, how, failure if code == "out-of-memory" else "")
+            self._crashed(replica, failure or how, failure if code == "out-of-memory" else "")
         self.nudge()
 
     def all_lost(self) -> None:

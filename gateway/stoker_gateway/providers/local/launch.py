@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from stoker_gateway.providers.local.artefacts import Artefact
+from stoker_gateway.providers.local.artefacts import Artefact, program_of
 from stoker_gateway.providers.local.cgroups import Limits
 from stoker_gateway.providers.local.plan import Version
 from stoker_sdk.data_dir import DataDir
@@ -117,8 +117,8 @@ class Launcher:
         spec, digest, artefact = version.spec, version.digest, version.artefact
         limits = limits_of(spec)
         environment = dict(spec.env_vars or {})
-        code = str(self._data.artefact(digest))
-        paths = [code, f"{code}/function"]
+        code = str(self._data.artefact(digest)) if digest else ""
+        paths = [code, f"{code}/function"] if digest else []
         if artefact.environment:
             paths.append(str(self._data.environment(artefact.environment)))
         settings = {
@@ -129,7 +129,7 @@ class Launcher:
             "socket": socket,
             "mode": artefact.mode,
             "handler": artefact.handler,
-            "command": _command(spec.env_process or artefact.fprocess),
+            "command": _command(program_of(spec) or artefact.fprocess),
             "code": code,
             "paths": paths,
             "environment": self._basic_environment(spec, id) | environment,
@@ -191,7 +191,7 @@ class Launcher:
     def _groups(self, digest: str, artefact: Artefact) -> list[int]:
         if self._ids is None:
             return []
-        groups = [self._ids.id_for(f"artefact:{digest}")]
+        groups = [self._ids.id_for(f"artefact:{digest}")] if digest else []
         if artefact.environment:
             groups.append(self._ids.id_for(f"environment:{artefact.environment}"))
         return groups

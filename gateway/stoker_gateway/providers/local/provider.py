@@ -11,7 +11,7 @@ from itertools import islice
 import msgspec
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
-from stoker_gateway.providers.local.artefacts import read_artefact
+from stoker_gateway.providers.local.artefacts import artefact_of
 from stoker_gateway.providers.local.collector import Collector, mark_used
 from stoker_gateway.providers.local.forklink import Event, ForkLink
 from stoker_gateway.providers.local.function import LocalFunction
@@ -41,11 +41,14 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter) -> None:
+    def __init__(
+        self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter, *, host_programs: bool = False
+    ) -> None:
         self.launcher = launcher
         self.limiter = limiter
         self.link = ForkLink(str(run.fork_socket), self._heard, self._lost)
         self._data = data
+        self._host_programs = host_programs
         self._records = Records(data.functions, data.set_aside)
         self._functions: dict[FunctionKey, LocalFunction] = {}
         self._leaving: set[LocalFunction] = set()
@@ -95,8 +98,9 @@ class LocalProvider:
         return None
 
     def _version(self, spec: FunctionSpec, revision: int) -> Version:
-        digest, artefact = read_artefact(self._data, spec.image)
-        mark_used(self._data.artefact(digest))
+        digest, artefact = artefact_of(self._data, spec, self._host_programs)
+        if digest:
+            mark_used(self._data.artefact(digest))
         return Version(revision, spec, digest, artefact)
 
     def _used_artefacts(self) -> set[str]:
