@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -215,6 +214,6 @@ def test_request_lines_have_the_shape_that_parsers_know(start: Start, mode: str)
 
 
 def _leave(one: WatchdogProcess, path: str, when: Callable[[], bool]) -> None:
-    with socket.create_connection(("127.0.0.1", one.port)) as client:
+    with one.connect() as client:
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
         wait_for(when, "the call to run")

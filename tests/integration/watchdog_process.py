@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,10 @@ class WatchdogProcess:
             return Answer(response.status, fields, response.read())
         finally:
             connection.close()
+
+    def connect(self) -> socket.socket:
+        """A bare connection, for what a client library would hide."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def metrics(self) -> str:
         return self.call("/metrics", method="GET", port=self.metrics_port).text

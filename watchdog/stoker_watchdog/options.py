@@ -15,7 +15,7 @@ MODES = ("python", "http", "streaming", "serializing", "classic", "static")
 FORKING = ("streaming", "serializing", "classic")
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
 _PATH = re.compile(r"/[!-~]*")
 _GO_TRUE = ("1", "t", "T", "TRUE", "true", "True")

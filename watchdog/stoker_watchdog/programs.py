@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from stoker_watchdog.native import MissingProgram, missing_program
 
-_DEFAULTS = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """Signals that this process ignores or handles, and a program must meet as it would from a shell."""
 
 
