@@ -31,6 +31,12 @@ FIXES: Final = {
     "start-timeout": "it was not ready in time: make `init` shorter",
     "missing-program": "its program is not on this machine: install it, or correct fprocess",
     "secret-missing": "a secret that it lists does not exist: create it with `stoker secret create`",
+    # The caller
+    "headers-too-large": "the headers do not fit into the program's environment: send less",
+    "unauthorized": "a bearer token that the issuer has signed for this function is needed",
+    "forbidden": "the token does not cover this function: its claim `function` names what it covers",
+    "no-such-file": "there is no such file: static files are below static_path",
+    "method-not-allowed": "this mode does not take that method: the answer's `Allow` names those that it takes",
     # The platform
     "too-many-calls": "too many calls wait for it: scale it up, or call again later",
     "no-replica": "its replicas could not be reached: the platform's log says why",
