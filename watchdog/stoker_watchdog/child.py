@@ -20,6 +20,7 @@ from stoker_watchdog.logs import LogStream
 from stoker_watchdog.options import Options
 from stoker_watchdog.process import Process
 from stoker_watchdog.programs import Program
+from stoker_watchdog.readiness import Readiness
 
 _POLL_SECONDS = 0.01
 _TERM_SECONDS = 4.0
@@ -112,7 +113,7 @@ class Child:
         finally:
             for descriptor in (null, out_end, err_end):
                 os.close(descriptor)
-        self._process = Process(asyncio.get_running_loop(), pid, out, err, self)
+        self._process = Process(Readiness(asyncio.get_running_loop()), pid, out, err, self)
 
     async def until_it_listens(self, seconds: float) -> None:
         """Wait until the port accepts; 0 seconds is no limit. Raises `ChildError`."""

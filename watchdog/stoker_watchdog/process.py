@@ -6,14 +6,16 @@ group; whatever still holds the pipes is not waited for.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Protocol
 
 from stoker_watchdog.children import end_group
+from stoker_watchdog.readiness import Readiness
 
-_READ = 256 * 1024
+_READ = 64 * 1024
+"""What a pipe holds, mostly; a larger buffer would be mapped anew for each read."""
 _PIPE = 1024 * 1024
+_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 LIVING: set[int] = set()
 """The pids that are waited for here."""
@@ -33,12 +35,12 @@ class ProcessOwner(Protocol):
 
 
 class Process:
-    """Takes over the reading ends of the pipes (`err` is -1 without one), which it makes non-blocking and closes."""
+    """Takes over the reading ends of the pipes (`err` is -1 without one), makes them non-blocking, and closes them."""
 
-    __slots__ = ("_err", "_held", "_loop", "_out", "_owner", "_pidfd", "pid")
+    __slots__ = ("_err", "_held", "_out", "_owner", "_pidfd", "_readiness", "pid")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pid: int, out: int, err: int, owner: ProcessOwner) -> None:
-        self._loop = loop
+    def __init__(self, readiness: Readiness, pid: int, out: int, err: int, owner: ProcessOwner) -> None:
+        self._readiness = readiness
         self._owner = owner
         self._out = out
         self._err = err
@@ -47,11 +49,11 @@ class Process:
         LIVING.add(pid)
         self._pidfd = os.pidfd_open(pid)
         os.set_blocking(out, False)
-        loop.add_reader(out, self._read_out)
+        readiness.add(out, self._read_out)
         if err >= 0:
             os.set_blocking(err, False)
-            loop.add_reader(err, self._read_err)
-        loop.add_reader(self._pidfd, self._reap)
+            readiness.add(err, self._read_err)
+        readiness.add(self._pidfd, self._reap)
 
     def __repr__(self) -> str:
         return f"<Process {self.pid}>"
@@ -60,11 +62,11 @@ class Process:
         """Read no more of its output for now; the pipe fills, and the process waits."""
         if not self._held and self._out >= 0:
             self._held = True
-            self._loop.remove_reader(self._out)
+            self._readiness.remove(self._out)
 
     def release(self) -> None:
         if self._held and self._out >= 0:
-            self._loop.add_reader(self._out, self._read_out)
+            self._readiness.add(self._out, self._read_out)
         self._held = False
 
     def kill(self) -> None:
@@ -73,14 +75,14 @@ class Process:
             end_group(self.pid)
 
     def _read_out(self) -> None:
-        data = _read(self._out)
+        data = _read(self._out) if self._out >= 0 else None
         if data:
             self._owner.output(data)
         elif data is not None:
             self._out = self._close(self._out)
 
     def _read_err(self) -> None:
-        data = _read(self._err)
+        data = _read(self._err) if self._err >= 0 else None
         if data:
             self._owner.error_output(data)
         elif data is not None:
@@ -88,16 +90,19 @@ class Process:
 
     def _close(self, descriptor: int) -> int:
         if descriptor >= 0:
-            self._loop.remove_reader(descriptor)
+            self._readiness.forget(descriptor)
             os.close(descriptor)
         return -1
 
     def _reap(self) -> None:
+        if self._pidfd < 0 or os.waitid(os.P_PIDFD, self._pidfd, _ENDED) is None:
+            return
         end_group(self.pid)  # before its pid can be anybody else's
         self._pidfd = self._close(self._pidfd)
         _, status = os.waitpid(self.pid, 0)
         LIVING.discard(self.pid)
         self._hand_over_rest()
+        self.release()
         self._out, self._err = self._close(self._out), self._close(self._err)
         owner, self._owner = self._owner, _NOBODY
         owner.exited(status)

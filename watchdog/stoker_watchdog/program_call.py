@@ -75,7 +75,7 @@ class ProgramCall(Call):
                 kept.append(err)
                 opened.append(err_end)
             pid = runner.program.start(stdin, out_end, err_end, self._environment())
-            return Process(self._front.loop, pid, out, err, self)
+            return Process(runner.readiness, pid, out, err, self)
         except BaseException:
             for descriptor in kept:
                 os.close(descriptor)

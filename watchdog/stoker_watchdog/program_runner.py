@@ -12,6 +12,7 @@ from stoker_watchdog.logs import LogStream
 from stoker_watchdog.options import Options
 from stoker_watchdog.process import Process
 from stoker_watchdog.programs import Program
+from stoker_watchdog.readiness import Readiness
 from stoker_wire.server import Exchange
 
 _END_SECONDS = 1.0
@@ -21,6 +22,7 @@ class ProgramRunner:
     """Implements `Runner`. `program` is there when it is open; `running` are the processes of the calls."""
 
     program: Program
+    readiness: Readiness
 
     def __init__(self, options: Options, log: LogStream) -> None:
         self.options = options
@@ -34,6 +36,7 @@ class ProgramRunner:
 
     async def open(self) -> None:
         """Raises `MissingProgram`."""
+        self.readiness = Readiness(asyncio.get_running_loop())
         self.program = Program(self.options.command, os.environ)
 
     def watch(self, end: Callable[[str], None]) -> None: ...
@@ -51,3 +54,4 @@ class ProgramRunner:
         deadline = asyncio.get_running_loop().time() + _END_SECONDS
         while self.running and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
+        self.readiness.close()

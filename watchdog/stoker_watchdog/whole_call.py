@@ -1,6 +1,6 @@
 """Modes `serializing` and `classic`: the whole body is the process's input, its whole output the answer.
 
-The input is a file, in memory while it is small, so nothing has to be fed to the process. `classic` has the rules of
+The input is a pipe that holds it all, or a file, so nothing has to be fed to the process. `classic` has the rules of
 the classic watchdog (contract section 8.7).
 """
 
@@ -26,6 +26,7 @@ _METHOD_BLOCK = (
     b"X-Stoker-Error: client; method-not-allowed\r\n"
 )
 _MAX_DEBUG = 4096
+_SMALLEST_PIPE = 4096
 
 
 class WholeCall(ProgramCall):
@@ -77,12 +78,12 @@ class WholeCall(ProgramCall):
 
     def _input(self) -> int:
         if self._runner.options.marshal_request:
-            return _file_of(_marshalled(self._exchange, self._body.whole()))
+            return _input_of(_marshalled(self._exchange, self._body.whole()))
         if not self._body.size:
             return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if self._body.size > SPOOL_SIZE:
             return os.dup(self._body.file().fileno())
-        return _file_of(self._body.whole())
+        return _input_of(self._body.whole())
 
     # Owner of the process
 
@@ -174,6 +175,16 @@ _METHODS = "POST, PUT, PATCH, DELETE and GET"
 
 def _shown(data: bytes) -> str:
     return data[:_MAX_DEBUG].decode("utf-8", "backslashreplace").replace("\n", "\\n")
+
+
+def _input_of(data: bytes) -> int:
+    """A descriptor to read this from: a pipe that holds it for certain, or else a file."""
+    if len(data) > _SMALLEST_PIPE:
+        return _file_of(data)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.write(writer, data)
+    os.close(writer)
+    return reader
 
 
 def _file_of(data: bytes) -> int:
