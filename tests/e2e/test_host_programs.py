@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -213,3 +214,16 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def test_a_stack_file_without_anything_to_build_deploys_a_program(host: Platform, tmp_path: Path) -> None:
+    stack = tmp_path / "stack.yml"
+    stack.write_text(
+        "provider: {name: openfaas}\n"
+        "functions:\n"
+        "  words: {skip_build: true, image: none, fprocess: wc -w, environment: {mode: serializing}}\n"
+    )
+    command = [sys.executable, "-m", "stoker_cli", "deploy", "-f", str(stack), "--gateway", host.http_url]
+    done = subprocess.run(command, env=host.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.call("words", b"one two three").text.strip() == "3"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running_platform import is_alive, wait_for
+from running_platform import PYTHONPATH, is_alive, wait_for
 from watchdog_process import WatchdogProcess, watchdog
 
 pytestmark = pytest.mark.slow
@@ -250,3 +250,25 @@ def test_flags_print_the_version_and_refuse_others(tmp_path: Path) -> None:
     shown = subprocess.run([*command, "-version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("stoker watchdog ")
     assert subprocess.run([*command, "--nonsense"], capture_output=True, check=False).returncode == 2
+
+
+def test_classic_logs_headers_and_bodies_when_asked(tmp_path: Path) -> None:
+    with watchdog(tmp_path, "classic", fprocess="cat", write_debug="true", debug_headers="true") as one:
+        one.call("/", b"line one\nline two", headers={"X-Seen": "yes"})
+        wait_for(lambda: "answer of 17 bytes" in one.log, "the log")
+        assert "request header X-Seen: yes" in one.log
+        assert "request of 17 bytes: line one\\nline two" in one.log
+
+
+def test_a_python_handler_in_a_container_prints_to_the_log_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "speaks.py").write_text("def handle(req):\n    print('said', req)\n    return req\n")
+    with watchdog(tmp_path, "python", handler="speaks", PYTHONPATH=f"{PYTHONPATH}:{tmp_path}") as one:
+        assert one.call("/", b"this").body == b"this"
+        wait_for(lambda: "\nsaid this\n" in one.log, "the print")
+
+
+def test_a_python_handler_that_cannot_be_imported_ends_the_watchdog_with_one_line(tmp_path: Path) -> None:
+    with watchdog(tmp_path, "python", ready=False, handler="no_such_module") as one:
+        assert one.process.wait(10) == 1
+        assert "the handler cannot be imported" in one.log
+        assert "Traceback" not in one.log
