@@ -272,3 +272,24 @@ def test_a_python_handler_that_cannot_be_imported_ends_the_watchdog_with_one_lin
         assert one.process.wait(10) == 1
         assert "the handler cannot be imported" in one.log
         assert "Traceback" not in one.log
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_as_process_1_it_waits_for_orphans_that_ended(tmp_path: Path) -> None:
+    script = _script(tmp_path, "setsid sh -c 'sleep 0.2 & exit 0'; echo answer")
+    namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    one = WatchdogProcess(tmp_path, {"mode": "streaming", "fprocess": script}, namespace)
+    try:
+        one.wait_ready()
+        (first,) = one.children()
+        for _ in range(5):
+            assert one.call("/", b"x").body == b"answer\n"
+        children = Path(f"/proc/{first}/task/{first}/children")
+        assert children.read_text()
+        wait_for(lambda: not children.read_text(), "the end of the orphans")
+        os.kill(first, signal.SIGTERM)
+        assert one.process.wait(10) == 0
+    finally:
+        one.process.kill()
+        one.process.wait()

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ MODES: Mapping[str, Mapping[str, str]] = {
 class WatchdogProcess:
     """`port` and `metrics_port` are there when it listens; `log` is what it has printed."""
 
-    def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
         self.folder = folder
         self.lock = folder / ".lock"
         self._log = folder / "watchdog.log"
@@ -45,7 +45,7 @@ class WatchdogProcess:
         }
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stoker_watchdog"],
+                [*prefix, sys.executable, "-m", "stoker_watchdog"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

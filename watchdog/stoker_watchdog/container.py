@@ -30,6 +30,7 @@ from stoker_wire.server import Exchange, Handler, Server
 
 _PLAIN = b"Content-Type: text/plain; charset=utf-8\r\n"
 _MAX_IDLE = 3600.0
+_REAP_SECONDS = 1.0
 
 
 def settings_of(options: Options) -> Settings:
@@ -104,7 +105,7 @@ class Watchdog:
         options = self._options
         if options.mode != "python":
             if os.getpid() == 1:
-                asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _reap_adopted)
+                _reap_adopted(asyncio.get_running_loop())
             return runner_of(options, self._log)
         from stoker_watchdog.handler import load_handler
         from stoker_watchdog.python_runner import PythonRunner
@@ -189,8 +190,12 @@ def _metrics_page(front: Front) -> Handler:
     return answer
 
 
-def _reap_adopted() -> None:
-    """As process 1 we are the parent of all that lost theirs; processes of calls are waited for where they run."""
+def _reap_adopted(loop: asyncio.AbstractEventLoop) -> None:
+    """As process 1 we are the parent of all that lost theirs; processes of calls are waited for where they run.
+
+    By the clock, because uvloop keeps SIGCHLD to itself.
+    """
     for pid in own_children():
         if pid not in LIVING:
             has_ended(pid)
+    loop.call_later(_REAP_SECONDS, _reap_adopted, loop)
