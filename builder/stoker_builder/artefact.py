@@ -6,7 +6,6 @@ modules and the handler's folder as a package.
 
 from __future__ import annotations
 
-import os
 import py_compile
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import msgspec
 
 from stoker_builder.plan import Plan
 from stoker_builder.source import is_test
-from stoker_builder.tree import close_tree, copy_tree, files_below
+from stoker_builder.tree import close_tree, copy_tree, files_below, make_durable
 from stoker_sdk.units import now_rfc3339
 
 MANIFEST = "artefact.json"
@@ -73,7 +72,7 @@ def publish(folder: Path, final: Path, group: int | None) -> None:
     final.parent.mkdir(exist_ok=True)
     final.parent.chmod(0o711)
     close_tree(folder, group)
-    os.sync()
+    make_durable(folder)
     folder.rename(final)
 
 

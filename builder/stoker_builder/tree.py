@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+_MANY_FILES = 100
+
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every regular file below `folder`, in an order that only depends on the names. Links are left out."""
@@ -73,6 +75,23 @@ def close_tree(folder: Path, group: int | None) -> None:
             path.chmod(_closed_mode(path, group))
 
     _each(folder, close)
+
+
+def make_durable(folder: Path) -> None:
+    """Return when everything below `folder` is on the disk. A few files alone do not wait for the whole machine's
+    writes; for many, one `sync` is quicker.
+    """
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in ("", *names)]
+    if len(paths) > _MANY_FILES:
+        os.sync()
+        return
+    for path in paths:
+        if not path.is_symlink():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def remove_tree(folder: Path) -> None:

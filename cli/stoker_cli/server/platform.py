@@ -22,7 +22,7 @@ from stoker_gateway.tls import Certificates, ensure_certificates
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.files import write_whole
 
-_DRAIN_SECONDS = 65.0
+DRAIN_SECONDS = 65.0
 _RUN = "STOKER_RUN"
 """By this variable the fork server, and nobody else, finds what an earlier one of this run folder left."""
 _KEPT_FOR_FORK_SERVER = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
@@ -44,6 +44,8 @@ class ServeOptions:
     first_id: int
     id_count: int
     host_programs: bool
+    build_ahead: bool = False
+    drain_seconds: float = DRAIN_SECONDS
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -121,6 +123,7 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "id_count": options.id_count,
         "host_programs": options.host_programs,
         "build_command": build,
+        "build_ahead": options.build_ahead,
     }
 
     def command(ready: int) -> list[str]:
@@ -147,13 +150,13 @@ def _proxy(
         "key": str(certificates.key),
         "max_body": options.max_body,
         "max_waiting": options.max_waiting,
-        "drain_seconds": _DRAIN_SECONDS,
+        "drain_seconds": options.drain_seconds,
     }
 
     def command(ready: int) -> list[str]:
         return [sys.executable, "-P", "-m", "stoker_gateway.proxy", json.dumps(settings | {"ready_fd": ready})]
 
-    return Child(f"proxy {number}", command, environment, sockets, stop_seconds=_DRAIN_SECONDS + 5)
+    return Child(f"proxy {number}", command, environment, sockets, stop_seconds=options.drain_seconds + 5)
 
 
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:

@@ -52,6 +52,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     host_programs: bool
     build_command: list[str]
     ready_fd: int
+    build_ahead: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -71,7 +72,9 @@ async def serve(settings: ControlSettings) -> None:
     await provider.start(proxies.route_changed)
     await proxies.listen(str(run.table_socket))
     config = ControlConfig(
-        auth=BasicAuth(ADMIN, ensure_password(data.password)), build_command=tuple(settings.build_command)
+        auth=BasicAuth(ADMIN, ensure_password(data.password)),
+        build_command=tuple(settings.build_command),
+        build_ahead=settings.build_ahead,
     )
     namespaces = NamespaceStore(data.namespaces, data.set_aside)
     app = make_app(config, provider, secrets, namespaces, proxies)

@@ -73,6 +73,7 @@ def make_app(
     app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()
     app[BUILD_PLACES] = asyncio.Semaphore(config.builds_at_once)
     app.add_routes(ROUTES)
+    app.cleanup_ctx.append(builds.keep_builders)
     app.on_response_prepare.append(middleware.drop_server_name)
     app.on_shutdown.append(_stop_long_answers)
     return app

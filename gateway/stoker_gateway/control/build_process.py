@@ -1,6 +1,8 @@
 """One run of the builder, as a child process: fed, read line by line, and ended with all that it started.
 
-It has a process group of its own, because a build starts others (pip, tests) that must not outlive it.
+It has a process group of its own, because a build starts others (pip, tests) that must not outlive it. `Builders` may
+keep one of them started ahead, because an interpreter and its imports are most of a small build's time. It is used for
+one build, as any other.
 """
 
 from __future__ import annotations
@@ -8,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
 from stoker_sdk.errors import Unavailable
 
 MAX_LINE = 1024 * 1024
+_REFILL_SECONDS = 0.3
+"""So long after a build its successor is started: what was built is deployed meanwhile, and should have the core."""
+_LONGEST_WAIT = 3600.0
+"""What has waited longer is ended and not used: its files may have been replaced by an upgrade since."""
 
 
 class BuildProcess:
@@ -32,6 +39,11 @@ class BuildProcess:
         except OSError as error:
             raise Unavailable(f"the builder {command[0]!r} cannot be started: {error.strerror}") from error
         return cls(process)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended, as far as the kernel has told us."""
+        return self._process.returncode is None
 
     async def feed(self, upload: AsyncIterator[bytes]) -> None:
         """Pass the upload on as fast as the builder reads. One that ends early says why in its last line."""
@@ -81,3 +93,47 @@ class BuildProcess:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
             pass  # nobody is left in the group
+
+
+class Builders:
+    """Gives each build a process of its own. With `ahead` the next one is started before it is asked for."""
+
+    def __init__(self, command: tuple[str, ...], grace: float, *, ahead: bool) -> None:
+        self._command = command
+        self._grace = grace
+        self._ahead = ahead and bool(command)
+        self._waiting: BuildProcess | None = None
+        self._since = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self) -> BuildProcess:
+        """The one that waits, or a new one where there is none, or it has ended. Raises `Unavailable`."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.is_running:
+            if time.monotonic() - self._since < _LONGEST_WAIT:
+                return waiting
+            await waiting.end(self._grace)
+        return await BuildProcess.start(self._command)
+
+    def refill(self) -> None:
+        """Soon start one that waits, if that is wanted and none does."""
+        if self._ahead and self._task is None:
+            self._task = asyncio.create_task(self._start_one(), name="start a builder ahead")
+
+    async def _start_one(self) -> None:
+        try:
+            await asyncio.sleep(_REFILL_SECONDS)
+            if self._waiting is None:
+                self._waiting, self._since = await BuildProcess.start(self._command), time.monotonic()
+        except Unavailable:
+            pass  # the build itself says so
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """End the one that waits."""
+        self._ahead = False
+        if self._task is not None:
+            self._task.cancel()
+        if self._waiting is not None:
+            await self._waiting.end(self._grace)

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
 
 from stoker_gateway.control.bodies import check_announced_length, chunks
-from stoker_gateway.control.build_process import BuildProcess
+from stoker_gateway.control.build_process import Builders, BuildProcess
 from stoker_gateway.control.keys import BUILD_PLACES, CONFIG
 from stoker_gateway.control.streams import LineStream, answer_with_lines, end_task
 from stoker_sdk.errors import StokerError, Unavailable
 
 log = logging.getLogger(__name__)
+
+BUILDERS: web.AppKey[Builders] = web.AppKey("builders", Builders)
+
+
+async def keep_builders(app: web.Application) -> AsyncIterator[None]:
+    """For `cleanup_ctx`: the builders of this application, for as long as it runs."""
+    config = app[CONFIG]
+    app[BUILDERS] = Builders(config.build_command, config.build_grace, ahead=config.build_ahead)
+    app[BUILDERS].refill()
+    yield
+    await app[BUILDERS].close()
 
 
 async def build(request: web.Request) -> web.StreamResponse:
@@ -45,7 +57,8 @@ async def _wait_and_build(request: web.Request, stream: LineStream) -> None:
 
 async def _build(request: web.Request, stream: LineStream) -> None:
     config = request.app[CONFIG]
-    process = await BuildProcess.start(config.build_command)
+    builders = request.app[BUILDERS]
+    process = await builders.take()
     try:
         async with asyncio.timeout(config.build_timeout):
             finished = await _talk(request, process, stream)
@@ -54,6 +67,7 @@ async def _build(request: web.Request, stream: LineStream) -> None:
         raise StokerError(f"the build did not end within {config.build_timeout:g} seconds and was stopped") from None
     finally:
         await process.end(config.build_grace)
+        builders.refill()
     if not finished:
         log.error("the builder ended without a result, exit code %s", exit_code)
         raise StokerError(f"the builder ended without a result (exit code {exit_code}): the platform's log says why")

@@ -32,6 +32,8 @@ class ControlConfig:
 
     build_command: tuple[str, ...] = ()
     """Started for each build with the upload on its input; empty: builds are refused."""
+    build_ahead: bool = False
+    """Keep one builder started and waiting, so that a build begins 0.1 s sooner; it takes some 25 MB."""
     builds_at_once: int = 1
     """A build keeps a core and some hundred megabytes busy; the others wait in line."""
     upload_limit: int = 512 * MIB
