@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": ("stoker_cli.serve", "Run the platform on this machine."),
     "new": ("stoker_cli.new", "Start a function from a template."),
     "up": ("stoker_cli.up", "Build and deploy every function of a stack, and wait until they are ready."),
+    "dev": ("stoker_cli.dev", "Run a stack's functions here, each save at once."),
     "build": ("stoker_cli.build", "Build the functions of a stack."),
     "push": ("stoker_cli.push", "Push the images of a stack to their registry."),
     "publish": ("stoker_cli.publish", "Build images for several platforms and push them."),

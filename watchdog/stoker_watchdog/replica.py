@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from stoker_watchdog import logs
+from stoker_watchdog import debugger, logs
 from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors, use_paths
 from stoker_watchdog.failures import explained
 from stoker_watchdog.front import Front
@@ -91,6 +91,8 @@ def _serve(settings: Settings, stream: logs.LogStream) -> int:
         from stoker_watchdog.modes import make_runner
 
         return loop.run_until_complete(_run(settings, make_runner(settings, stream), stream, {}))
+    if debugger.PORT in os.environ:
+        debugger.start_debugger(f"{settings.code}/{settings.handler.partition('.')[0]}")
     before = len(sys.modules)
     begun = time.monotonic()
     runner = PythonRunner(settings, load_handler(settings.handler), loop)
