@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Project:
         return Places(frozenset(filter(Path.is_dir, trees)), frozenset(_existing(path) for path in parents))
 
     def concerns_stack(self, changed: set[Path]) -> bool:
-        return bool(changed & self.files)
+        return _reached(self.files, changed)
 
     def concerned(self, changed: set[Path]) -> list[StackFunction]:
         """The functions that must be built or deployed again when these paths have changed."""
@@ -49,17 +49,17 @@ class Project:
     def _is_concerned(self, function: StackFunction, changed: set[Path]) -> bool:
         trees = self.trees(function)
         inside = any(path.is_relative_to(tree) for path in changed for tree in trees)
-        return inside or self.replaced(trees, changed) or bool(changed & self.secret_files(function))
-
-    @staticmethod
-    def replaced(trees: tuple[Path, ...], changed: set[Path]) -> bool:
-        """Whether one of the folders, or one above it, came, went, or is another now."""
-        return any(tree.is_relative_to(path) for path in changed for tree in trees)
+        return inside or _reached({*trees, *self.secret_files(function)}, changed)
 
     def was_replaced(self, changed: set[Path]) -> bool:
         """Whether watching must begin anew, because the kernel watches folders and not their names."""
-        trees = tuple(tree for function in self.functions.values() for tree in self.trees(function))
-        return self.replaced((*trees, self.folder / FOLDER), changed)
+        folders = {tree for function in self.functions.values() for tree in self.trees(function)}
+        return _reached({*folders, *(file.parent for file in self.files), self.folder / FOLDER}, changed)
+
+
+def _reached(places: Iterable[Path], changed: set[Path]) -> bool:
+    """Whether one of the places, or a folder above it, came, went, or is another now."""
+    return any(place.is_relative_to(path) for path in changed for place in places)
 
 
 def load_project(file: Path, names: tuple[str, ...], environment: Mapping[str, str]) -> Project:

@@ -21,7 +21,7 @@ Filter = Callable[[Change, str], bool]
 _STEP_MS = 10
 """Changes within so long of each other are one save: editors write, rename and remove at once."""
 _DEBOUNCE_MS = 50
-_IDLE_MS = 200
+_IDLE_MS = 100
 _START_SECONDS = 10.0
 
 
