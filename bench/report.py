@@ -41,6 +41,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "idle_pss_mb": Threshold(160, at_most=True, unit=" MB"),
     "functions_1000_mb": Threshold(20, at_most=True, unit=" MB"),
     "list_1000_ms": Threshold(200, at_most=True, unit=" ms"),
+    "dev_reload_p95_ms": Threshold(300, at_most=True, unit=" ms"),
 }
 
 
