@@ -18,11 +18,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
 
-from bench.processes import TEST_CORE, BenchError, python, running, wait_until
+from bench.processes import TEST_CORE, BenchError, machine_seconds, own_seconds, python, running, wait_until
 from bench.report import Figure
 from bench.serving import serving
 
 _SAVES = 50
+_TAKEN_AGAIN = 3
+_MUCH = 0.06
 _PEER_SAVES = 5
 _PAUSE_SECONDS = 0.7
 _ANSWER_SECONDS = 10.0
@@ -36,11 +38,24 @@ def dev_figures(folder: Path) -> list[Figure]:
     (project / "hello").mkdir(parents=True)
     (project / "stack.yml").write_text(_STACK)
     with _developing(folder, project) as url:
-        first, *times = _reloads(url, project, _SAVES + 1, lambda: None)
+        first, *times = _undisturbed(url, project)
     peer = _with_up(folder, project)
     p95 = quantiles(times, n=100)[94]
     note = f"{len(times)} saves: median {median(times):.0f}, slowest {max(times):.0f} ms; the first {first:.0f} ms"
     return [Figure("dev_reload_p95_ms", p95, f"{p95:.0f} ms", f"`stoker up` {peer:.0f} ms", note)]
+
+
+def _undisturbed(url: str, project: Path) -> list[float]:
+    """A series of saves; taken again, three times at most, when others used much of the two cores meanwhile."""
+    series = []
+    for _ in range(_TAKEN_AGAIN):
+        own, machine, begun = own_seconds(), machine_seconds(), perf_counter()
+        times = _reloads(url, project, _SAVES + 1, lambda: None)
+        others = (machine_seconds() - machine - (own_seconds() - own)) / (perf_counter() - begun) / 2
+        series.append((others, times))
+        if others < _MUCH:
+            break
+    return min(series)[1]
 
 
 @contextmanager
@@ -74,13 +89,14 @@ def _reloads(url: str, project: Path, times: int, then: Callable[[], None]) -> l
     """Milliseconds from each save to its answer; `then` is what the developer does after saving."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     connection = HTTPConnection(host, int(port), timeout=_ANSWER_SECONDS)
+    marker = perf_counter()  # no answer of an earlier series may pass for a new one
     taken = []
     for number in range(times):
         sleep(_PAUSE_SECONDS)
         begun = perf_counter()
-        _save(project, f"version {number}")
+        _save(project, f"version {marker}-{number}")
         then()
-        while _answer(connection) != f"version {number}".encode():
+        while _answer(connection) != f"version {marker}-{number}".encode():
             if perf_counter() - begun > _ANSWER_SECONDS:
                 raise BenchError(f"save {number} was not taken over within {_ANSWER_SECONDS:g} s")
             sleep(_ASK_SECONDS)

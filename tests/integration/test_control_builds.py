@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +14,8 @@ from typing import Any
 
 import pytest
 from control_harness import Control, assert_error, running_control, until
+
+from stoker_gateway.control.build_process import Builders
 
 FAKE = Path(__file__).with_name("fake_builder.py")
 HEADERS = {"Content-Type": "application/x-tar"}
@@ -223,3 +227,43 @@ async def test_a_builder_that_cannot_be_started_is_unavailable(tmp_path: Path) -
         control.client.post("/system/builds", data=b"x") as response,
     ):
         await assert_error(response, 503, "unavailable", "/nowhere/builder")
+
+
+async def test_a_builder_that_was_started_ahead_is_used_once_and_then_comes_the_next(
+    tmp_path: Path, traces: Path
+) -> None:
+    async with building(tmp_path, traces, build_ahead=True) as control:
+        for number in (1, 2, 3):
+            await until(lambda number=number: len(started(traces)) == number)
+            assert "image" in (await build(control, b"count\n"))[-1]
+            assert len(started(traces)) == number, "the one that waited was used"
+        await until(lambda: len(started(traces)) == 4)
+    assert all_gone(traces), "the one that waited ends with the platform"
+
+
+async def test_builds_that_come_faster_than_builders_get_fresh_ones(tmp_path: Path, traces: Path) -> None:
+    async with building(tmp_path, traces, build_ahead=True, builds_at_once=3) as control:
+        answers = await asyncio.gather(*(build(control, b"count\n") for _ in range(3)))
+    assert all("image" in lines[-1] for lines in answers)
+    assert all_gone(traces)
+
+
+async def test_a_waiting_builder_that_has_died_costs_no_build(tmp_path: Path, traces: Path) -> None:
+    async with building(tmp_path, traces, build_ahead=True) as control:
+        await until(lambda: len(started(traces)) == 1)
+        os.kill(int(started(traces)[0].name.partition("-")[2]), signal.SIGKILL)
+        await until(lambda: all_gone(traces))
+        assert "image" in (await build(control, b"count\n"))[-1]
+
+
+async def test_a_builder_that_has_waited_too_long_is_ended_and_not_used(traces: Path) -> None:
+    builders = Builders((sys.executable, str(FAKE), str(traces)), 1.0, ahead=True, longest_wait=0.0)
+    builders.refill()
+    await until(lambda: len(started(traces)) == 1)
+    await until(lambda: not asyncio.all_tasks() - {asyncio.current_task()})  # it is ours now
+    fresh = await builders.take()
+    assert fresh.is_running
+    await until(lambda: len(started(traces)) == 2)
+    await fresh.end(1.0)
+    await builders.close()
+    assert all_gone(traces)

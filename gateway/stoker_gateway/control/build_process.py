@@ -19,7 +19,7 @@ from stoker_sdk.errors import Unavailable
 MAX_LINE = 1024 * 1024
 _REFILL_SECONDS = 0.3
 """So long after a build its successor is started: what was built is deployed meanwhile, and should have the core."""
-_LONGEST_WAIT = 3600.0
+LONGEST_WAIT = 3600.0
 """What has waited longer is ended and not used: its files may have been replaced by an upgrade since."""
 
 
@@ -42,8 +42,13 @@ class BuildProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended, as far as the kernel has told us."""
-        return self._process.returncode is None
+        """Whether it has not ended, asked of the kernel: the event loop may not have heard of it yet."""
+        if self._process.returncode is not None:
+            return False
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     async def feed(self, upload: AsyncIterator[bytes]) -> None:
         """Pass the upload on as fast as the builder reads. One that ends early says why in its last line."""
@@ -98,8 +103,11 @@ class BuildProcess:
 class Builders:
     """Gives each build a process of its own. With `ahead` the next one is started before it is asked for."""
 
-    def __init__(self, command: tuple[str, ...], grace: float, *, ahead: bool) -> None:
+    def __init__(
+        self, command: tuple[str, ...], grace: float, *, ahead: bool, longest_wait: float = LONGEST_WAIT
+    ) -> None:
         self._command = command
+        self._longest_wait = longest_wait
         self._grace = grace
         self._ahead = ahead and bool(command)
         self._waiting: BuildProcess | None = None
@@ -110,7 +118,7 @@ class Builders:
         """The one that waits, or a new one where there is none, or it has ended. Raises `Unavailable`."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and waiting.is_running:
-            if time.monotonic() - self._since < _LONGEST_WAIT:
+            if time.monotonic() - self._since < self._longest_wait:
                 return waiting
             await waiting.end(self._grace)
         return await BuildProcess.start(self._command)
