@@ -116,21 +116,20 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its living descendants have used so far."""
+    """Processor time that a process, its living descendants, and those of them that have ended, have used so far."""
     total = 0.0
     for member in family(pid):
         try:
             times = member.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
 def own_seconds() -> float:
     """Processor time of the benchmark and all that it has started, what has ended included."""
-    ended = os.times()
-    return cpu_seconds(os.getpid()) + ended.children_user + ended.children_system
+    return cpu_seconds(os.getpid())
 
 
 def machine_seconds() -> float:
