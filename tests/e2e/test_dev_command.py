@@ -134,6 +134,18 @@ def test_the_stack_file_is_followed_while_it_runs(make_dev: MakeDev) -> None:
     dev.wait_for_text("[greet] removed")
 
 
+def test_a_namespace_of_the_stack_is_made_and_what_is_copied_into_the_handlers_is_watched(make_dev: MakeDev) -> None:
+    handler = "from .shared import WORD\n\ndef handle(event, context):\n    return WORD\n"
+    dev = make_dev({"greet": handler})
+    dev.save("shared/__init__.py", "WORD = 'one'\n")
+    text = dev.stack("greet", more="    namespace: team\n") + "configuration:\n  copy: [./shared]\n"
+    dev.save("stack.yml", text)
+    dev.start()
+    assert dev.call("greet.team").body == b"one"
+    dev.save("shared/__init__.py", "WORD = 'two'\n")
+    dev.wait_for_answer("greet.team", b"two")
+
+
 def test_only_the_functions_that_are_named_run(make_dev: MakeDev) -> None:
     dev = make_dev({"one": answering("one"), "two": answering("two")}).start("two")
     assert (dev.call("one").status, dev.call("two").body) == (404, b"two")

@@ -26,9 +26,10 @@ class Project:
         return self.file.parent.resolve()
 
     def trees(self, function: StackFunction) -> tuple[Path, ...]:
-        """The folders from which a function is built, whether or not they exist."""
+        """The folders (and files: `configuration.copy`) from which a function is built, whether or not they exist."""
         handler = (self.folder / function.handler).resolve()
-        return handler, self.folder / "template" / function.lang
+        copied = ((self.folder / name).resolve() for name in self.stack.copy)
+        return handler, self.folder / "template" / function.lang, *copied
 
     def secret_files(self, function: StackFunction) -> set[Path]:
         return {self.folder / FOLDER / name for name in function.secrets}

@@ -96,7 +96,8 @@ class Session:
         for name in set(before.functions) - set(self._project.functions):
             self._remove(name)
         for name, function in self._project.functions.items():
-            if function != before.functions.get(name) or name in self._broken:
+            same = function == before.functions.get(name) and self._project.stack.copy == before.stack.copy
+            if not same or name in self._broken:
                 self._bring_up(function)
 
     def _warn(self) -> None:
@@ -128,6 +129,7 @@ class Session:
             raise BadInput(
                 "left out: `dev` runs what it can build, and this has no `lang` and `handler` (or skip_build)"
             )
+        self._make_namespace(function.namespace)
         self._secrets.give(function)
         arguments = {} if self._settings.tests else _NO_TESTS
         image = build(self._client, self._project.stack, function, arguments, progress)
@@ -170,6 +172,11 @@ class Session:
             if colon and (self._project.folder / folder / file).is_file()
             else message
         )
+
+    def _make_namespace(self, name: str) -> None:
+        """A namespace of the stack that the private platform does not have yet."""
+        if name and name not in self._client.namespaces():
+            self._client.create_namespace(name)
 
     def _leave_namespace(self, name: str, key: FunctionKey) -> None:
         """A function whose namespace was changed in the stack is another one: the old one goes."""
