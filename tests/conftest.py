@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from running_platform import Platform
+
+if TYPE_CHECKING:
+    from postgres import Postgres
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,18 @@ def make_platform(platform: Platform) -> Iterator[Callable[..., Platform]]:
 def own_platform(make_platform: Callable[..., Platform]) -> Platform:
     """A running platform for one test."""
     return make_platform()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, shared by all: make a user of your own, and stop it only to start it again."""
+    from postgres import Postgres  # only some tests need its driver
+
+    server = Postgres()
+    try:
+        yield server.start()
+    finally:
+        server.delete()
 
 
 def _end(platform: Platform) -> None:

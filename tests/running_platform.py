@@ -46,6 +46,8 @@ PYTHONPATH = os.pathsep.join(str(REPOSITORY / package) for package in PACKAGES)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+_INDEX_VARIABLES = ("PIP_", "UV_", "SSL_CERT_")
+"""Where packages come from on this machine, which builds with requirements need to know."""
 _MARK = "STOKER_TEST_PLATFORM"
 _CHILDREN = {"stoker_gateway.control": "control", "stoker_watchdog.forkserver": "fork server"}
 
@@ -107,6 +109,7 @@ class Platform:
     def environment(self) -> dict[str, str]:
         """That of the server, and of commands that talk to it."""
         return {
+            **{name: value for name, value in os.environ.items() if name.startswith(_INDEX_VARIABLES)},
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "home"),
             "XDG_RUNTIME_DIR": str(self.folder / "runtime"),

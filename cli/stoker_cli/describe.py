@@ -83,7 +83,9 @@ def description(status: FunctionStatus, url: str) -> list[Line]:
 
 def _condition(condition: Condition) -> list[Line]:
     instances = [
-        f"{instance.id}  {instance.state}" + (f"  pid {instance.pid}" if instance.pid else "")
+        f"{instance.id}  {instance.state}"
+        + (f"  pid {instance.pid}" if instance.pid else "")
+        + (f"  {instance.message}" if instance.message else "")
         for instance in condition.instances
     ]
     lines = [

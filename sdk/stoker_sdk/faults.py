@@ -28,7 +28,7 @@ FIXES: Final = {
     "import-error": "the handler cannot be imported: correct it, or list the package in requirements.txt",
     "bad-handler": "the handler has not the shape that is expected: the message says which",
     "init-failed": "`init` raised before the first call: the last lines of the log say why",
-    "start-timeout": "it was not ready in time: make `init` shorter",
+    "start-timeout": "it was not ready in time: make `init` shorter, or raise `start_timeout`",
     "missing-program": "its program is not on this machine: install it, or correct fprocess",
     "secret-missing": "a secret that it lists does not exist: create it with `stoker secret create`",
     # The caller

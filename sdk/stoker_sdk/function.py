@@ -22,6 +22,7 @@ from stoker_sdk.names import (
     check_qualified_key,
     check_secret_name,
 )
+from stoker_sdk.probes import Probes, check_start_timeout, parse_probes
 from stoker_sdk.units import GO_ZERO_TIME, parse_duration, parse_quantity
 
 ANNOTATION_PREFIX = "stoker.dev/"
@@ -111,6 +112,35 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         label = (self.labels or {}).get("com.openfaas.scale.target", "")
         return _whole_number(label, "com.openfaas.scale.target") or DEFAULT_SCALE_TARGET
 
+    @property
+    def start_timeout(self) -> float:
+        """Seconds that a replica may take until it is ready."""
+        return check_start_timeout(self.setting("start_timeout"))
+
+    @property
+    def probes(self) -> Probes:
+        """How its replicas' health is asked for, and what becomes of them."""
+        return parse_probes(self.annotations)
+
+    @property
+    def connections(self) -> int:
+        """The budget of connections to other systems over all replicas; 0 means that there is none."""
+        return _whole_number(self.setting("connections"), "connections")
+
+    @property
+    def connection_share(self) -> int:
+        """What one replica may open of the budget. One place more than replicas is kept, so that an update can start
+        a new one before an old one leaves; a share is never zero, and there may then be fewer replicas than allowed.
+        """
+        budget = self.connections
+        return max(1, budget // (self.max_replicas + 1)) if budget else 0
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas there may be at a time, those that start or leave included; 0 means no limit by budget."""
+        share = self.connection_share
+        return self.connections // share if share else 0
+
     def setting(self, name: str) -> str:
         """The value of one of our own settings, or an empty string."""
         return (self.annotations or {}).get(ANNOTATION_PREFIX + name, "")
@@ -141,21 +171,32 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
                 parse_quantity(resources.memory, f"{what}.memory")
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
-        _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target
+        _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target, self.start_timeout, self.probes
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "
                 f"({self.max_replicas}): raise the one or lower the other"
             )
+        if 0 < self.connections < self.min_replicas:
+            raise BadInput(
+                f"connections is {self.connections}, and com.openfaas.scale.min asks for {self.min_replicas} replicas: "
+                f"at one connection each that is {self.min_replicas - self.connections} too few; raise the one or "
+                "lower the other"
+            )
+        if self.setting("connections") and not self.connections:
+            raise BadInput("connections is 0, with which no replica could start: write at least 1, or leave it out")
 
 
 class Instance(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
-    """One replica as `describe` shows it. `state` is starting, ready, draining or gone."""
+    """One replica as `describe` shows it. `state` is starting, ready, unhealthy, draining or gone; `message` says why
+    it is unhealthy.
+    """
 
     id: str
     state: str
     pid: int = 0
     started_at: str = ""
+    message: str = ""
 
 
 class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):

@@ -1,6 +1,6 @@
 """The settings of a function that are ours: their keys in stack.yml, and how they travel.
 
-`timeout`, `concurrency` and `connections` are annotations with the text that was written; `schedule`,
+`timeout`, `start_timeout`, `concurrency` and `connections` are annotations with the text that was written; `schedule`,
 `routes` and `retries` are annotations with JSON in one fixed shape, whatever short form the stack used;
 `scale` becomes the labels that the contract has for it (section 6.1), so that every client sees the same
 truth in the same place.
@@ -16,10 +16,11 @@ import msgspec
 from stoker_sdk.document import Value
 from stoker_sdk.errors import BadInput
 from stoker_sdk.names import check_label
+from stoker_sdk.probes import check_start_timeout
 from stoker_sdk.schedule import check_cron, check_timezone
 from stoker_sdk.units import parse_duration
 
-SETTINGS = ("timeout", "concurrency", "connections", "schedule", "routes", "retries")
+SETTINGS = ("timeout", "start_timeout", "concurrency", "connections", "schedule", "routes", "retries")
 """Keys of a function that travel as annotations, so that other clients carry them untouched."""
 
 SCALE_KEYS = ("min", "max", "target", "type", "target-proportion", "zero", "zero-duration", "factor", "down-window")
@@ -224,6 +225,7 @@ _SCALE_CHECKS: dict[str, Callable[[str], object]] = {
 }
 _READERS: dict[str, Callable[[Value], str]] = {
     "timeout": _checked_text(_check_timeout),
+    "start_timeout": _checked_text(check_start_timeout),
     "concurrency": _checked_text(_whole("concurrency", 0)),
     "connections": _checked_text(_whole("connections", 1)),
     "schedule": _schedules,

@@ -21,17 +21,30 @@ from stoker_sdk.errors import NotFound
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 
-FINE = "def handle(req):\n    print(req)\n    return 'printed'\n"
+FINE = """
+import os
+
+def handle(req):
+    print(req)
+    return "printed"
+
+def health():
+    sick = os.path.join({folder!r}, os.environ["STOKER_REPLICA"])
+    if os.path.exists(sick):
+        raise OSError(open(sick).read())
+"""
 BROKEN = "raise ImportError('broken on purpose')\n"
 
 
 class LocalHarness:
     def __init__(self, data: DataDir, run: RunDir) -> None:
         self._data = data
+        self._sick = run.path / "sick"
+        self._sick.mkdir()
         launcher = Launcher(data, run, "", None, _no_secret, own_limits=True)
         self.local = LocalProvider(data, run, launcher, Limiter(None))
         self.provider = self.local
-        self._fine = self._artefact(FINE)
+        self._fine = self._artefact(FINE.format(folder=str(self._sick)))
         self._broken = self._artefact(BROKEN)
 
     def _artefact(self, source: str) -> str:
@@ -57,6 +70,12 @@ class LocalHarness:
         )
         assert b"printed" in await reader.read()
         writer.close()
+
+    async def set_health(self, key: FunctionKey, instance: str, reason: str) -> None:
+        if reason:
+            (self._sick / instance).write_text(reason)
+        else:
+            (self._sick / instance).unlink()
 
 
 def _no_secret(namespace: str, name: str) -> bytes:

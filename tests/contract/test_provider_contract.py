@@ -25,6 +25,7 @@ from stoker_sdk.units import parse_rfc3339
 
 GREET = FunctionKey("openfaas-fn", "greet")
 NOBODY = FunctionKey("openfaas-fn", "nobody")
+HASTY = {"com.openfaas.ready.http.periodSeconds": "1", "com.openfaas.ready.http.failureThreshold": "1"}
 LIMIT = 20.0
 """Seconds that a real provider may take for anything here."""
 
@@ -43,6 +44,9 @@ class Harness(Protocol):
     async def print(self, key: FunctionKey, text: str) -> None:
         """Let a ready replica print the line. Returns when it did, not when the provider has read it."""
 
+    async def set_health(self, key: FunctionKey, instance: str, reason: str) -> None:
+        """Let a replica be unhealthy for this reason, or healthy again; the provider is to notice it within seconds."""
+
 
 class MemoryHarness:
     def __init__(self) -> None:
@@ -58,6 +62,9 @@ class MemoryHarness:
 
     async def print(self, key: FunctionKey, text: str) -> None:
         await self.memory.print(key, text)
+
+    async def set_health(self, key: FunctionKey, instance: str, reason: str) -> None:
+        await self.memory.set_health(key, instance, reason)
 
 
 @asynccontextmanager
@@ -266,6 +273,23 @@ async def test_a_restart_replaces_the_replicas_of_the_same_revision(harness: Har
     await harness.provider.restart(GREET)
     await routes.until(lambda: bool(routes.targets()) and not routes.targets() & before)
     assert condition(harness).serving == revision
+
+
+async def test_an_unhealthy_replica_leaves_the_route_and_comes_back(harness: Harness, routes: Routes) -> None:
+    await deploy_ready(harness, routes, annotations=HASTY)
+    await harness.provider.scale(GREET, 2)
+    await routes.until_count(2)
+    sick, fine = sorted(routes.targets())
+    await harness.set_health(GREET, sick, "no database")
+    await routes.until(lambda: routes.targets() == {fine})
+    told = await until_state(harness, "unhealthy")
+    assert "1 of 2 replicas unhealthy" in told.message
+    assert harness.provider.get(GREET).available_replicas == 1
+    shown = {one.id: (one.state, "no database" in one.message) for one in told.instances}
+    assert shown == {sick: ("unhealthy", True), fine: ("ready", False)}
+    await harness.set_health(GREET, sick, "")
+    await routes.until(lambda: routes.targets() == {sick, fine})
+    assert (await until_state(harness, "ready")).message == ""
 
 
 async def test_a_removed_function_is_gone_and_may_come_again(harness: Harness, routes: Routes) -> None:

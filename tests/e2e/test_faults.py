@@ -100,6 +100,7 @@ def test_too_many_waiting_calls_are_refused_with_a_time_to_come_again(
 IMPORTS = {
     "import-error": "import nowhere_to_be_found\ndef handle(req): ...\n",
     "bad-handler": "def handle(a, b, c): ...\n",
+    "init-failed": "def init():\n    raise OSError('no database')\ndef handle(req): ...\n",
     "cannot-start": "raise ValueError('no luck')\ndef handle(req): ...\n",
 }
 

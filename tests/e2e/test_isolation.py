@@ -219,6 +219,11 @@ def test_the_environment_is_what_was_given_and_the_basics(probes: tuple[Probe, P
         "STOKER_RUN": str(mine.platform.run_folder),
         "STOKER_SECRETS": str(_secrets(mine)),
         "GIVEN": "to mine",
+        "STOKER_CONNECTIONS": "0",
+        "STOKER_HEALTH_PERIOD": "2",
+        "STOKER_HEALTH_TIMEOUT": "1",
+        "STOKER_HEALTH_FAILURES": "3",
+        "STOKER_HEALTH_SUCCESSES": "1",
     }
     child = mine.ask("import subprocess\nanswer = subprocess.check_output(['/usr/bin/env'], text=True)")
     inherited = dict(line.split("=", 1) for line in child.splitlines())

@@ -45,6 +45,7 @@ functions:
     timeout: 1m30s
     concurrency: 4
     connections: 20
+    start_timeout: 2m
     scale: {min: 2, max: 5, zero: True, zero-duration: 5m, target: 50, down-window: 1m}
     schedule: "*/5 * * * *"
     routes: [/hello, "Example.org/hi", {host: "*.example.org", path: /api, methods: [get, POST]}]
@@ -100,6 +101,7 @@ def test_every_key_of_a_function_is_read_and_scalars_keep_their_text() -> None:
             "timeout": "1m30s",
             "concurrency": "4",
             "connections": "20",
+            "start_timeout": "2m",
             "schedule": '[{"cron":"*/5 * * * *"}]',
             "routes": '[{"path":"/hello"},{"host":"example.org","path":"/hi"},'
             '{"host":"*.example.org","path":"/api","methods":["GET","POST"]}]',

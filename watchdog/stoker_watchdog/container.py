@@ -13,6 +13,7 @@ import socket
 from dataclasses import dataclass, field
 
 from stoker_watchdog.front import Front
+from stoker_watchdog.health import HealthWatch
 from stoker_watchdog.lines import clock
 from stoker_watchdog.lockfile import lock_path, remove_lock, write_lock
 from stoker_watchdog.logs import LogStream
@@ -46,6 +47,11 @@ def settings_of(options: Options) -> Settings:
         max_inflight=options.max_inflight,
         threads=options.threads,
         secrets=options.secrets,
+        connections=options.connections,
+        health_period=options.health_period,
+        health_timeout=options.health_timeout,
+        health_failures=options.health_failures,
+        health_successes=options.health_successes,
     )
 
 
@@ -125,12 +131,21 @@ class Watchdog:
         return await asyncio.get_running_loop().create_server(server, None, port, backlog=1024)
 
     async def _open(self, runner: Runner, front: Front) -> None:
+        """And then, until it is cancelled, look after the health that the probes of the container are told."""
         try:
             await runner.open()
         except Exception as error:
             self._ending.fail(str(error) or type(error).__name__)
-        else:
-            front.open_up()
+            return
+        watch = HealthWatch(front.settings, runner, front, self._tell_health) if runner.has_health else None
+        if watch is not None:
+            await watch.first()
+        front.open_up()
+        if watch is not None:
+            await watch.run()
+
+    def _tell_health(self, reason: str) -> None:
+        self._say(f"unhealthy: {reason}" if reason else "healthy again")
 
     def _write_lock(self, front: Front) -> None:
         if self._lock:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import io
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
+from stoker_watchdog.hooks import takes_context
+from stoker_watchdog.once import Once, check_factory
+
 SPOOL_SIZE = 1024 * 1024
 """Bodies beyond this many bytes wait in an unnamed temporary file, so that uploads cost no memory."""
+
+
+CONTAINER_SECRETS = "/var/openfaas/secrets"
+"""Where secrets are in a container (contract section 9); on one machine each function has a folder of its own."""
 
 
 class Body:
@@ -148,29 +155,75 @@ class Event:
         return f"<Event {self.method} {self.path} {self._body.size} bytes>"
 
 
-class Context:
-    """Where a call runs. One per replica, `call_id` apart, so a handler may keep what it likes in `state`."""
+class ReplicaFacts:
+    """What the contexts of all calls of a replica share."""
 
-    __slots__ = ("_secrets", "call_id", "function", "hostname", "namespace", "state")
+    __slots__ = ("connections", "function", "hostname", "namespace", "once", "secrets", "state")
 
-    def __init__(self, function: str, namespace: str, secrets: str, state: Any = None, call_id: str = "") -> None:
+    def __init__(self, function: str, namespace: str, secrets: str = "", connections: int = 0) -> None:
         self.function = function
         self.namespace = namespace
         self.hostname = os.environ.get("HOSTNAME") or socket.gethostname()
-        self.state = state
-        self.call_id = call_id
-        self._secrets = secrets
+        self.secrets = secrets or os.environ.get("STOKER_SECRETS") or CONTAINER_SECRETS
+        self.connections = connections
+        self.state: Any = None
+        self.once = Once()
 
-    def for_call(self, call_id: str) -> Context:
-        """The same context with another call's id."""
-        copy = Context.__new__(Context)
-        copy.function, copy.namespace, copy.hostname = self.function, self.namespace, self.hostname
-        copy.state, copy._secrets, copy.call_id = self.state, self._secrets, call_id
-        return copy
+
+class Context:
+    """Where a call runs. Hooks get one too, with an empty `call_id`."""
+
+    __slots__ = ("_replica", "call_id")
+
+    def __init__(self, replica: ReplicaFacts, call_id: str = "") -> None:
+        self._replica = replica
+        self.call_id = call_id
+
+    @property
+    def function(self) -> str:
+        return self._replica.function
+
+    @property
+    def namespace(self) -> str:
+        return self._replica.namespace
+
+    @property
+    def hostname(self) -> str:
+        return self._replica.hostname
+
+    @property
+    def connections(self) -> int:
+        """How many connections this replica may open: its share of `connections` in stack.yml; 0: not set."""
+        return self._replica.connections
+
+    @property
+    def state(self) -> Any:
+        """What `init()` returned, the same for all calls of the replica; what a call puts here, the next ones find."""
+        return self._replica.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._replica.state = value
+
+    def once(self, factory: Callable[..., Any]) -> Any:
+        """What `factory` returned when it was run first; ten calls at once run it once. It takes nothing, or the
+        context. Of an `async def` factory it is to be awaited: `pool = await context.once(connect)`.
+
+        A failure is not remembered. Raises what the factory raises, and `TypeError` for a lambda or inner function.
+        """
+        check_factory(factory)
+        arguments = (Context(self._replica),) if takes_context(factory) else ()
+        return self._replica.once.get(factory, arguments)
+
+    def made(self, factory: Callable[..., Any]) -> Any:
+        """What `once(factory)` has made, or None if it has made nothing yet: for `health` and `close`."""
+        return self._replica.once.made(factory)
 
     def secret(self, name: str) -> str:
         """The value of a secret that the function lists, without the newline at its end. Raises `KeyError`."""
         try:
-            return (Path(self._secrets) / Path(name).name).read_text().removesuffix("\n")
+            return (Path(self._replica.secrets) / Path(name).name).read_text().removesuffix("\n")
         except OSError:
             raise KeyError(f"the function has no secret {name!r}: list it under `secrets` in stack.yml") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the secret {name!r} is not text: read its file in {self._replica.secrets}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stoker_watchdog.handler import HandlerError
+from stoker_watchdog.hooks import InitFailed
 from stoker_watchdog.native import MissingProgram
 
 _PLAIN_ERRORS = ("OptionsError", "ChildError")
@@ -13,6 +14,8 @@ def explained(error: BaseException) -> tuple[str, str]:
     """The code and the line for whatever ended a start."""
     if isinstance(error, HandlerError):
         return "bad-handler", str(error)
+    if isinstance(error, InitFailed):
+        return "init-failed", str(error)
     if isinstance(error, MissingProgram):
         return "missing-program", str(error)
     if type(error).__name__ in _PLAIN_ERRORS:

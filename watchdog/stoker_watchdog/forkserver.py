@@ -7,8 +7,8 @@ replica needs (settings, listening socket, log) and forks. It outlives control, 
 list; when the supervisor ends (the lifeline closes), it ends every replica and itself.
 
 Each line from control is a command: {"op": "start", "id", "settings", "socket", "log", "key"}, {"op": "stop", "id",
-"signal"}, {"op": "forget", "key"}, {"op": "list"}. Each line to control is an event: started, ready, failed, exited,
-replicas. Everything that a replica or a zygote says is bounded, and not trusted beyond its own function.
+"signal"}, {"op": "forget", "key"}, {"op": "list"}. Each line to control is an event: started, ready, exited,
+health, replicas. Everything that a replica or a zygote says is bounded, and not trusted beyond its own function.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ WORTH_PRELOADING = 0.010
 """Seconds of importing from which on a zygote pays: about what the rest of a start takes."""
 MAX_ZYGOTES = 32
 _MAX_STATUS = 64 * 1024
+MAX_LINES = 20.0
+"""So many lines a replica may say of itself at once, and then one a second, which is more than a health check needs."""
+_MAX_REASON = 200
 _CONTROL_SECONDS = 2.0
 _END_SECONDS = 5.0
 _KILL_SECONDS = 1.0
@@ -76,6 +79,9 @@ class Replica:
     stop: int = 0
     failure: str = ""
     code: str = ""
+    health: str = ""
+    lines: float = MAX_LINES
+    line_at: float = 0.0
 
 
 @dataclass
@@ -185,6 +191,7 @@ class ForkServer:
         elif operation == "list":
             replicas = [
                 {"id": replica.id, "pid": replica.pid, "ready": replica.ready, "stopping": bool(replica.stop)}
+                | {"health": replica.health}
                 for replica in self._replicas.values()
             ]
             self._tell({"event": "replicas", "replicas": replicas})
@@ -320,14 +327,20 @@ class ForkServer:
             data = replica.status.recv(_MAX_STATUS)
         except OSError:
             return False
-        if not data or len(replica.heard) > _MAX_STATUS:
-            # Its end is closed or it talks too much: nothing more is heard, and select would call for ever.
-            self._forget_source(replica.status)
+        if not data:
+            self._forget_source(replica.status)  # its end is closed, and select would call for ever
             return False
         *lines, replica.heard = (replica.heard + data).split(b"\n")
         for line in lines:
+            if not _may_speak(replica):
+                return self._hear_no_more(replica)
             self._take_status(replica, line)
-        return True
+        return len(replica.heard) <= _MAX_STATUS or self._hear_no_more(replica)
+
+    def _hear_no_more(self, replica: Replica) -> bool:
+        """It says too much: what it said last stays."""
+        self._forget_source(replica.status)
+        return False
 
     def _take_status(self, replica: Replica, line: bytes) -> None:
         try:
@@ -336,13 +349,22 @@ class ForkServer:
                 replica.ready = True
                 told = dict(status["ready"])
                 seconds, modules = float(told.get("seconds", 0)), [str(m) for m in told.get("imports", ())]
-                self._tell({"event": "ready", "id": replica.id, "seconds": seconds})
+                self._tell({"event": "ready", "id": replica.id, "seconds": seconds, "health": replica.health})
                 self._consider_zygote(replica, seconds, modules)
             elif "failed" in status:
                 replica.failure = str(status["failed"])[:2000]
                 replica.code = str(status.get("code", ""))[:40]
-        except (ValueError, KeyError, TypeError):
+            elif "health" in status:
+                self._take_health(replica, " ".join(str(status["health"])[:2000].split())[:_MAX_REASON])
+        except (ValueError, KeyError, TypeError, RecursionError):
             return  # a function's code wrote there; what it says has no weight
+
+    def _take_health(self, replica: Replica, reason: str) -> None:
+        """What it says before it is ready is told with that."""
+        if reason != replica.health:
+            replica.health = reason
+            if replica.ready:
+                self._tell({"event": "health", "id": replica.id, "health": reason})
 
     # Zygotes
 
@@ -443,6 +465,14 @@ def _give_to_owner_of_folder(descriptor: int, path: str) -> None:
     folder = os.stat(os.path.dirname(path))
     if os.geteuid() == 0:
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
+
+
+def _may_speak(replica: Replica) -> bool:
+    now = time.monotonic()
+    replica.lines = min(MAX_LINES, replica.lines + now - replica.line_at)
+    replica.line_at = now
+    replica.lines -= 1
+    return replica.lines >= 0
 
 
 def _pid_in(message: dict[str, Any]) -> int:

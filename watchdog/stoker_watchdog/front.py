@@ -55,6 +55,8 @@ class Front:
         self.request_log: Callable[[Exchange, int, float, int], None] | None = None
         self._opened = True
         self._probes: set[Exchange] = set()
+        self.unhealthy = ""
+        self.alive = True
         self._running = 0
         self._waiting: deque[Call] = deque()
         # Insertion order is deadline order: all calls have the same timeout.
@@ -94,6 +96,8 @@ class Front:
             exchange.respond(503, _PLAIN, b"draining\n")
         elif path == b"/_/ready" and not self._opened:
             exchange.respond(503, _PLAIN, b"starting\n")
+        elif self.unhealthy and (path == b"/_/ready" or not self.alive):
+            exchange.respond(503, _PLAIN, f"unhealthy: {self.unhealthy}\n".encode())
         elif path == b"/_/ready" and self._full:
             exchange.respond(429, _PLAIN, b"at max_inflight\n")
         elif path == b"/_/ready" and self.ready_path:

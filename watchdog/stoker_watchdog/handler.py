@@ -7,9 +7,10 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
+from stoker_watchdog.hooks import BadHook, Hook, find_hook
 from stoker_wire.message import field_block
 
 _P = inspect.Parameter
@@ -30,8 +31,9 @@ class Handler:
     call: Callable[..., Any]
     takes_event: bool
     is_async: bool
-    init: Callable[[], Any] | None = None
-    close: Callable[[], Any] | None = None
+    init: Hook | None = None
+    health: Hook | None = None
+    close: Hook | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ def load_handler(name: str) -> Handler:
         )
     flags = _flags(call)
     is_async = bool(flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
-    return Handler(call, _takes_event(call), is_async, _hook(module, "init"), _hook(module, "close"))
+    try:
+        hooks = [find_hook(module, hook) for hook in ("init", "health", "close")]
+    except BadHook as error:
+        raise HandlerError(str(error)) from None
+    return Handler(call, _takes_event(call), is_async, *hooks)
 
 
 def _flags(call: Callable[..., Any]) -> int:
@@ -78,11 +84,6 @@ def _check_arguments(positional: int, required: int, variable: bool) -> bool:
     if required > 2 or not (positional or variable):
         raise HandlerError(f"`handle` takes {required} arguments: define handle(req) or handle(event, context)")
     return positional > 1 or variable
-
-
-def _hook(module: ModuleType, name: str) -> Callable[[], Any] | None:
-    hook = getattr(module, name, None)
-    return hook if inspect.isfunction(hook) and hook.__module__ == module.__name__ else None
 
 
 def answer_from(result: Any) -> Answer:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from stoker_watchdog.call import Call
-from stoker_watchdog.event import Body, Event
+from stoker_watchdog.event import Body, Context, Event
 from stoker_watchdog.handler import Answer, HandlerError, answer_from, chunk_bytes
 from stoker_watchdog.logs import current_call
 from stoker_wire.server import Exchange
@@ -80,7 +80,7 @@ class HandlerCall(Call):
         exchange = self._exchange
         event = Event(exchange.method, exchange.target, exchange.fields, self._body)
         if self._runner.handler.takes_event:
-            return event, self._runner.context.for_call(self.log.id)
+            return event, Context(self._runner.facts, self.log.id)
         return (event.text,)
 
     def _run_in_thread(self) -> None:

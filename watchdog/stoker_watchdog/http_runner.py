@@ -31,6 +31,7 @@ class HttpRunner:
         self.address = ""
         self.base = b""
         self.listened = False
+        self.has_health = bool(options.ready_path)  # without it, `watch` tells all there is to tell
 
     async def open(self) -> None:
         """Raises `MissingProgram`, `ChildError`."""

@@ -69,6 +69,11 @@ class Options:
     name: str = ""
     namespace: str = ""
     secrets: str = "/var/openfaas/secrets"
+    connections: int = 0
+    health_period: float = 2.0
+    health_timeout: float = 1.0
+    health_failures: int = 3
+    health_successes: int = 1
 
     def check_shared(self) -> None:
         """Raise `OptionsError` for what no mode can start with."""
@@ -131,6 +136,11 @@ def read_options(environment: Mapping[str, str], *, mode: str = "", prefix_logs:
         name=value("OPENFAAS_NAME", ""),
         namespace=value("OPENFAAS_NAMESPACE", ""),
         secrets=value("STOKER_SECRETS", "") or "/var/openfaas/secrets",
+        connections=number(value("STOKER_CONNECTIONS", ""), 0),
+        health_period=duration(value("STOKER_HEALTH_PERIOD", ""), 2.0) or 2.0,
+        health_timeout=duration(value("STOKER_HEALTH_TIMEOUT", ""), 1.0) or 1.0,
+        health_failures=number(value("STOKER_HEALTH_FAILURES", ""), 3) or 3,
+        health_successes=number(value("STOKER_HEALTH_SUCCESSES", ""), 1) or 1,
     )
 
 

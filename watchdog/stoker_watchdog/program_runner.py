@@ -24,6 +24,8 @@ class ProgramRunner:
     program: Program
     readiness: Readiness
 
+    has_health = False
+
     def __init__(self, options: Options, log: LogStream) -> None:
         self.options = options
         self.log = log

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
-from typing import Any
 
-from stoker_watchdog.event import Context
+from stoker_watchdog.event import Context, ReplicaFacts
 from stoker_watchdog.front import Front
 from stoker_watchdog.handler import Handler
 from stoker_watchdog.handler_call import HandlerCall
+from stoker_watchdog.hooks import InitFailed
 from stoker_watchdog.settings import Settings
 from stoker_watchdog.threads import Threads
 from stoker_wire.server import Exchange
@@ -21,11 +20,18 @@ class PythonRunner:
 
     def __init__(self, settings: Settings, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
         self.handler = handler
-        self.context = Context(settings.function, settings.namespace, settings.secrets)
+        self.facts = ReplicaFacts(settings.function, settings.namespace, settings.secrets, settings.connections)
         self.threads = Threads(loop, settings.threads)
+        self.has_health = handler.health is not None
 
     async def open(self) -> None:
-        self.context.state = await _call_hook(self.handler.init)
+        if self.handler.init is not None:
+            try:
+                self.facts.state = await self.handler.init.run(Context(self.facts))
+            except (ImportError, SyntaxError, MemoryError):
+                raise  # with advice of their own
+            except Exception as error:
+                raise InitFailed(f"`init` raised {type(error).__name__}: {error}") from error
 
     def watch(self, end: Callable[[str], None]) -> None: ...
 
@@ -33,15 +39,20 @@ class PythonRunner:
         return HandlerCall(self, front, exchange)
 
     async def health(self) -> str:
-        return ""
+        """Asks the hook. False, other empty values than None, and exceptions are bad; only the last have a reason."""
+        hook = self.handler.health
+        if hook is None:
+            return ""
+        if hook.busy:
+            return "`health` has not returned since it was called last"
+        try:
+            result = await hook.run(Context(self.facts))
+            return "" if result is None or result else f"`health` returned {result!r}"
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return f"`health` raised {type(error).__name__}: {error}"
 
     async def close(self) -> None:
-        await _call_hook(self.handler.close)
-
-
-async def _call_hook(hook: Callable[[], Any] | None) -> Any:
-    if hook is None:
-        return None
-    if inspect.iscoroutinefunction(hook):
-        return await hook()
-    return await asyncio.to_thread(hook)
+        if self.handler.close is not None:
+            await self.handler.close.run(Context(self.facts))

@@ -24,6 +24,7 @@ from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors,
 from stoker_watchdog.failures import explained
 from stoker_watchdog.front import Front
 from stoker_watchdog.handler import load_handler
+from stoker_watchdog.hooks import InitFailed
 from stoker_watchdog.native import run_native
 from stoker_watchdog.python_runner import PythonRunner
 from stoker_watchdog.runner import Runner
@@ -35,6 +36,7 @@ from stoker_wire.server import Server
 _LIMITS = Limits(idle=3600.0)  # proxies close idle connections; a replica never does, or calls would meet the close
 _EQUIPMENT = frozenset(("ready_path", "jwt_auth"))
 """The variables that ask the front for more than most replicas need."""
+_CLOSE_SECONDS = 4.0  # the provider kills five seconds after the longest call
 _SWITCH_INTERVAL = 0.001  # a handler that computes in a thread gives the loop its turn five times sooner
 
 
@@ -70,7 +72,8 @@ def _more_than_a_handler(settings: Settings) -> bool:
 
 def _report_failure(error: BaseException) -> None:
     if isinstance(sys.stderr, logs.LogStream):
-        sys.stderr.exception("-", "the replica failed", error)
+        shown = error.__cause__ if isinstance(error, InitFailed) and error.__cause__ else error
+        sys.stderr.exception("-", "the replica failed", shown)
     code, reason = explained(error)
     _report({"failed": reason, "code": code})
 
@@ -104,7 +107,7 @@ def _serve(settings: Settings, stream: logs.LogStream) -> int:
 
 async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, report: dict[str, Any]) -> int:
     """Serve until told to end, or until the runner cannot go on; returns the exit code."""
-    stop = asyncio.Event()
+    stop = _Stop()
     failures: list[str] = []
 
     def end(reason: str) -> None:
@@ -115,13 +118,15 @@ async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, repor
     runner.watch(end)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await runner.open()
+        loop.add_signal_handler(number, stop.tell)
+    if not await _open(runner, stop):
+        return 0
     front = Front(settings, runner, stream)
     if not _EQUIPMENT.isdisjoint(settings.environment):
         from stoker_watchdog.modes import equip, replica_options
 
         await equip(front, replica_options(settings), stream)
+    watching = await _watch_health(settings, runner, front) if runner.has_health else None
     server = Server(front.handle, _LIMITS)
     listener = socket.socket(fileno=LISTENER)
     if listener.family == socket.AF_UNIX:
@@ -132,9 +137,57 @@ async def _run(settings: Settings, runner: Runner, stream: logs.LogStream, repor
     gc.enable()
     _report({"ready": report})
     await stop.wait()
+    if watching is not None:
+        watching.cancel()
     await _drain(front, server, accepting, settings)
-    await runner.close()
+    await _close(runner, stream)
     return 1 if failures else 0
+
+
+class _Stop(asyncio.Event):
+    """Set when the replica is told to go, which breaks off what is `opening`."""
+
+    opening: asyncio.Task[Any] | None = None
+
+    def tell(self) -> None:
+        self.set()
+        if self.opening is not None:
+            self.opening.cancel()
+
+
+async def _open(runner: Runner, stop: _Stop) -> bool:
+    """False when the replica is told to go before it is open. The same task closes, because some libraries ask that."""
+    stop.opening = asyncio.current_task()
+    try:
+        await runner.open()
+    except asyncio.CancelledError:
+        return False
+    stop.opening = None
+    return True
+
+
+async def _watch_health(settings: Settings, runner: Runner, front: Front) -> asyncio.Task[None]:
+    from stoker_watchdog.health import HealthWatch  # most replicas never need it
+
+    def tell(reason: str) -> None:
+        front.log.write(f"unhealthy: {reason}\n" if reason else "healthy again\n")
+        _report({"health": reason})
+
+    watch = HealthWatch(settings, runner, front, tell)
+    await watch.first()
+    return asyncio.get_running_loop().create_task(watch.run(), name="health")
+
+
+async def _close(runner: Runner, stream: logs.LogStream) -> None:
+    """What is left open then, the exit closes."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS) as limit:
+            await runner.close()
+    except Exception as error:
+        if limit.expired():
+            stream.write(f"`close` had not ended after {_CLOSE_SECONDS:g} s; the replica ends without it\n")
+        else:
+            stream.exception("-", "`close` failed", error)
 
 
 async def _drain(front: Front, server: Server, accepting: asyncio.Server, settings: Settings) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """Made before the loop runs; everything else happens in it."""
 
+    has_health: bool
+    """Whether `health` can ever give a reason; it is not asked otherwise, so that a replica at rest does nothing."""
+
     async def open(self) -> None:
         """Whatever must be there before the replica is ready. What it raises fails the start, with its text."""
 
@@ -36,7 +39,9 @@ class Runner(Protocol):
         """A call for this exchange, which has just begun."""
 
     async def health(self) -> str:
-        """Empty when calls can be served, else the reason why not, in one line. Asked every so often."""
+        """Empty when calls can be served, else the reason why not, in one line. Asked every so often, one question at
+        a time; cancelled when it takes too long, and asked again. Raises nothing.
+        """
 
     async def close(self) -> None:
-        """The last call has ended: close what is open."""
+        """The last call has ended: close what is open. Cancelled when the grace period is over."""

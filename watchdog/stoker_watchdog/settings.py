@@ -15,7 +15,8 @@ from typing import Any
 class Settings:
     """Times in seconds, sizes in bytes; 0 means no limit. `paths` go to the front of sys.path, in order.
 
-    `handler` is the module of mode `python`; `command` is the program of the modes that start one.
+    `handler` is the module of mode `python`; `command` is the program of the modes that start one. `connections` is
+    this replica's share. A replica that is unhealthy for `replace_after` is taken for dead.
     """
 
     id: str
@@ -39,6 +40,13 @@ class Settings:
     max_inflight: int = 0
     threads: int = 32
     secrets: str = ""
+    connections: int = 0
+    health_delay: float = 0.0
+    health_period: float = 2.0
+    health_timeout: float = 1.0
+    health_failures: int = 3
+    health_successes: int = 1
+    replace_after: float = 60.0
 
 
 def read_settings(descriptor: int) -> Settings:

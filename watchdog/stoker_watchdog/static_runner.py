@@ -31,6 +31,8 @@ class StaticRunner:
 
     root = b""
 
+    has_health = True
+
     def __init__(self, options: Options) -> None:
         self._path = options.static_path
 

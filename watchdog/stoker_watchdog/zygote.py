@@ -1,8 +1,8 @@
 """A warm parent for one revision of one function: its packages are imported before the fork.
 
 It is confined like a replica of that function, since importing packages runs their code. The fork server sends it a
-replica's descriptors; it forks, and answers with the pid. A package that starts threads when it is imported cannot be
-forked from, so such a zygote gives up and the fork server goes on without it.
+replica's descriptors; it forks, and answers with the pid. A package that starts threads or opens connections when it is
+imported cannot be forked from, so such a zygote gives up and the fork server goes on without it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import select
 import socket
+import stat
 import sys
 from typing import NoReturn
 
@@ -20,7 +21,7 @@ from stoker_watchdog import logs
 from stoker_watchdog.children import exit_text
 from stoker_watchdog.confine import STATUS, confine, keep_descriptors, use_paths
 from stoker_watchdog.replica import run_replica
-from stoker_watchdog.settings import read_settings
+from stoker_watchdog.settings import Settings, read_settings
 
 # Numeric libraries start a thread for each core when they load; one thread needs none.
 _SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -35,13 +36,13 @@ def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules
         keep_descriptors(None, log, link_descriptor)
         confine(settings, parent)
         logs.install("")
-        use_paths(settings.paths)
+        use_paths(_paths(settings))
         for name, value in _SINGLE_THREAD.items():
             os.environ.setdefault(name, value)
         _preload(modules)
         link = socket.socket(fileno=STATUS)
-        if len(os.listdir("/proc/self/task")) > 1:
-            link.send(json.dumps({"unfit": "a package starts threads when it is imported"}).encode())
+        if reason := _unfit():
+            link.send(json.dumps({"unfit": reason}).encode())
         else:
             gc.collect()
             gc.freeze()
@@ -50,6 +51,30 @@ def run_zygote(settings_descriptor: int, log: int, link_descriptor: int, modules
         code = 0
     finally:
         os._exit(code)
+
+
+def _paths(settings: Settings) -> list[str]:
+    """With a budget packages only: what the function's own modules open when they load would be one share too many."""
+    if not settings.connections or not settings.code:
+        return settings.paths
+    return [path for path in settings.paths if not path.startswith(settings.code)]
+
+
+def _unfit() -> str:
+    """Why no replica can be forked from this process; empty when it can."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        return "a package starts threads when it is imported"
+    for number in os.listdir("/proc/self/fd"):
+        if int(number) > STATUS and _is_socket(int(number)):
+            return "a package opens a connection when it is imported"
+    return ""
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False  # the one that listed them
 
 
 def _preload(modules: list[str]) -> None:

@@ -36,7 +36,12 @@ class _Function:
     serving: int = 0
     failure: str = ""
     instances: list[str] = field(default_factory=list)
+    sick: dict[str, str] = field(default_factory=dict)
     born: int = 0
+
+    @property
+    def healthy(self) -> list[str]:
+        return [instance for instance in self.instances if not self.sick.get(instance)]
 
 
 class MemoryProvider:
@@ -103,7 +108,7 @@ class MemoryProvider:
         return FunctionStatus(
             **wanted,
             replicas=function.replicas,
-            available_replicas=len(function.instances),
+            available_replicas=len(function.healthy),
             stoker=_condition(function),
         )
 
@@ -136,6 +141,11 @@ class MemoryProvider:
         line = LogLine(key.name, key.namespace, instance, at or now_rfc3339(), text, call)
         self._lines.setdefault(key, []).append(line)
         await self._tell_followers()
+
+    async def set_health(self, key: FunctionKey, instance: str, reason: str) -> None:
+        """Let a replica say that it cannot serve, for tests; with an empty reason it can again."""
+        self._find(key).sick[instance] = reason
+        await self._report(key)
 
     def break_image(self, image: str, message: str) -> None:
         """Let no replica of this image become ready any more, for tests; `message` is the reason reported."""
@@ -176,7 +186,7 @@ class MemoryProvider:
 
     def _route(self, function: _Function) -> Route:
         spec = function.spec
-        targets = [Target(instance, self._address(instance)) for instance in function.instances]
+        targets = [Target(instance, self._address(instance)) for instance in function.healthy]
         return Route(str(spec.key), spec.timeout, spec.concurrency, targets, "" if targets else function.failure)
 
     async def _tell_followers(self) -> None:
@@ -191,16 +201,22 @@ class MemoryProvider:
 
 
 def _condition(function: _Function) -> Condition:
-    state = "failed" if function.failure else "ready" if function.instances else "zero"
+    sick = [reason for instance in function.instances if (reason := function.sick.get(instance))]
+    state = "failed" if function.failure else "unhealthy" if sick else "ready" if function.instances else "zero"
     return Condition(
         state,
         function.revision,
         serving=function.serving,
-        message=function.failure,
+        message=function.failure or (f"{len(sick)} of {len(function.instances)} replicas unhealthy" if sick else ""),
         output=[function.failure] if function.failure else [],
         timeout=format_duration(function.spec.timeout),
-        instances=[Instance(instance, "ready", started_at=function.created_at) for instance in function.instances],
+        instances=[_instance(function, instance) for instance in function.instances],
     )
+
+
+def _instance(function: _Function, id: str) -> Instance:
+    reason = function.sick.get(id, "")
+    return Instance(id, "unhealthy" if reason else "ready", started_at=function.created_at, message=reason)
 
 
 def _is_wanted(line: LogLine, query: LogQuery) -> bool:

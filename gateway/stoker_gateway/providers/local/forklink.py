@@ -21,10 +21,13 @@ class RunningReplica(msgspec.Struct, frozen=True):
     pid: int
     ready: bool
     stopping: bool
+    health: str = ""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What the fork server says. Which fields are filled depends on `event`: started, ready, exited, replicas."""
+    """What the fork server says. Which fields are filled depends on `event`: started, ready, health, exited,
+    replicas. `health` is why the replica cannot serve for now, and empty when it can.
+    """
 
     event: str
     id: str = ""
@@ -33,6 +36,7 @@ class Event(msgspec.Struct, frozen=True):
     exit: str = ""
     failure: str = ""
     code: str = ""
+    health: str = ""
     replicas: list[RunningReplica] = []
 
 

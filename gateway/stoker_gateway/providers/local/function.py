@@ -23,19 +23,20 @@ from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import LogFiles
 from stoker_gateway.providers.local.plan import Replica, Version, next_delay, plan
 from stoker_gateway.providers.local.records import Record
+from stoker_gateway.providers.local.standing import Standing
 from stoker_gateway.routes import Loss, Route, Target
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.faults import FIXES
-from stoker_sdk.function import Condition, FunctionStatus, Instance
+from stoker_sdk.function import FunctionStatus
 from stoker_sdk.names import FunctionKey
-from stoker_sdk.units import format_duration, now_rfc3339
+from stoker_sdk.units import now_rfc3339
 
 log = logging.getLogger("stoker.local")
 
-START_SECONDS = 60.0
-"""A replica that is not ready by then is taken for one that never will be."""
 STABLE_SECONDS = 10.0
 """A replica that was ready for so long before it crashed is started again at once."""
+SICK_SECONDS = 10.0
+"""So long calls wait for unhealthy replicas to recover; then they are told the reason at once."""
 _DRAIN_GRACE = 5.0
 _OUTPUT_LINES = 20
 _TIMER_SLACK = 0.01  # timers of uvloop may fire a millisecond early, and nobody would nudge again
@@ -53,6 +54,9 @@ class Host(Protocol):
     def launched(self, id: str, function: LocalFunction) -> None: ...
 
     def save_soon(self, record: Record) -> None: ...
+
+    def held(self, function: LocalFunction) -> int:
+        """The connections that replicas of a removed function of the same name may still hold."""
 
     def emptied(self, function: LocalFunction) -> None:
         """The function was removed, and its last replica has ended."""
@@ -74,6 +78,7 @@ class LocalFunction:
         self._trouble = ""
         self._trouble_code = ""
         self._losses: list[Loss] = []
+        self._sick_since = 0.0
         self._broken = False
         self._removed = False
         self._prepared: Version | None = None
@@ -126,6 +131,7 @@ class LocalFunction:
         self._failures = 0
         self._retry_at = 0.0
         self._trouble = ""
+        self._sick_since = 0.0
 
     # Steps
 
@@ -149,7 +155,7 @@ class LocalFunction:
             self._task = None
 
     async def _step(self) -> None:
-        step = plan(self._wanted, self._count, list(self._replicas.values()))
+        step = plan(self._wanted, self._count, list(self._replicas.values()), self._host.held(self))
         if step.start and self._may_start():
             self._start(step.start)
         for replica in step.drain:
@@ -200,9 +206,11 @@ class LocalFunction:
             failure = code = ""
         elif self._broken:
             failure, code = self.record.failure, self.record.failure_code
-        else:
+        elif self._trouble:
             failure, code = self._trouble, self._trouble_code
-        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code)
+        else:
+            failure, code = self._sickness(), "unhealthy"
+        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code if failure else "")
 
     # Replicas
 
@@ -218,7 +226,7 @@ class LocalFunction:
     def _cannot_launch(self, why: str, code: str) -> None:
         """What a replica needs is not there: a new version has failed, an old one is tried again later."""
         log.warning("%s: no replica can be started: %s", self.key, why)
-        if self._wanted is self._serving or (self._serving and self._serving.revision == self._wanted.revision):
+        if self._is_proven(self._wanted):
             self._failures = max(self._failures, 1)  # not at once: nothing has changed since
             self._back_off(why, code)
         else:
@@ -233,6 +241,7 @@ class LocalFunction:
             self._logs.prune(set(self._replicas))
         path = self._log_folder / f"{id}.log"
         replica = Replica(id, version, host.launcher.socket(), monotonic(), now_rfc3339())
+        replica.share = version.spec.connection_share
         replica.limits = host.limiter.prepare(id, limits_of(version.spec))
         settings = host.launcher.write_settings(id, version, replica.socket, path)
         self._replicas[id] = replica
@@ -244,16 +253,28 @@ class LocalFunction:
             log=str(path),
             key=_zygote_key(self.key, version),
         )
-        asyncio.get_running_loop().call_later(START_SECONDS, self._too_late, id)
+        asyncio.get_running_loop().call_later(version.spec.start_timeout, self._too_late, id)
 
     def _too_late(self, id: str) -> None:
         replica = self._replicas.get(id)
-        if replica is not None and replica.state == "starting":
-            self._start_failed(replica, f"it was not ready within {START_SECONDS:g} s", "start-timeout")
+        if replica is None:
+            return
+        limit = f"within {replica.version.spec.start_timeout:g} s (start_timeout)"
+        if replica.state == "starting":
+            self._start_failed(replica, f"it was not ready {limit}", "start-timeout")
             self._kill(replica)
+        elif replica.state == "unhealthy" and not replica.was_ready and not self._is_proven(replica.version):
+            self._start_failed(replica, f"it was not healthy {limit}: {replica.trouble}", "unhealthy")
+            self._kill(replica)
+
+    def _is_proven(self, version: Version) -> bool:
+        return self._serving is not None and self._serving.revision == version.revision
 
     def _drain(self, replica: Replica) -> None:
         self._host.link.stop(replica.id, signal.SIGTERM)
+        self._kill_later(replica)
+
+    def _kill_later(self, replica: Replica) -> None:
         seconds = replica.version.spec.timeout + _DRAIN_GRACE
         asyncio.get_running_loop().call_later(seconds, self._kill, replica)
 
@@ -262,19 +283,25 @@ class LocalFunction:
             replica.state = "draining"
             self._host.link.stop(replica.id, signal.SIGKILL)
 
-    def adopt(self, running: RunningReplica, launched: Launched) -> bool:
-        """Take over a replica that an earlier control process had started; False when it is of no use."""
-        for version in (self._wanted, self._serving):
-            if version is not None and version.revision == launched.revision:
-                replica = Replica(running.id, version, launched.socket, monotonic(), now_rfc3339(), pid=running.pid)
-                replica.state = "ready" if running.ready else "starting"
-                replica.limits = self._host.limiter.describe(limits_of(version.spec))
-                self._replicas[running.id] = replica
-                self._host.launched(running.id, self)
-                asyncio.get_running_loop().call_later(START_SECONDS, self._too_late, running.id)
-                log.info("%s: took over %s, which is %s", self.key, running.id, replica.state)
-                return True
-        return False
+    def adopt(self, running: RunningReplica, launched: Launched) -> None:
+        """Take over a replica that an earlier control process had started; one that is of no use leaves."""
+        known = [one for one in (self._wanted, self._serving) if one and one.revision == launched.revision]
+        version = known[0] if known else self._wanted
+        replica = Replica(running.id, version, launched.socket, monotonic(), now_rfc3339(), pid=running.pid)
+        replica.share = launched.connections
+        replica.limits = self._host.limiter.describe(limits_of(version.spec))
+        self._replicas[running.id] = replica
+        self._host.launched(running.id, self)
+        if running.stopping:
+            replica.state = "draining"
+            self._kill_later(replica)  # some programs take a second SIGTERM for impatience
+        elif not known:
+            replica.state = "draining"
+            self._drain(replica)
+        elif running.ready:
+            self._set_health(replica, running.health)
+        asyncio.get_running_loop().call_later(version.spec.start_timeout, self._too_late, running.id)
+        log.info("%s: took over %s, which is %s", self.key, running.id, replica.state)
 
     # Events of the fork server
 
@@ -284,13 +311,59 @@ class LocalFunction:
             replica.pid = pid
             self._host.limiter.add(id, pid)
 
-    def ready(self, id: str) -> None:
+    def ready(self, id: str, health: str) -> None:
         replica = self._replicas.get(id)
         if replica is not None and replica.state == "starting":
-            replica.state = "ready"
-            replica.since = monotonic()
-            self._trouble = ""
+            self._set_health(replica, health)
             self.nudge()
+
+    def health(self, id: str, reason: str) -> None:
+        """A replica that was ready says why it cannot serve for now, or, by an empty reason, that it can again."""
+        replica = self._replicas.get(id)
+        if replica is not None and replica.state in ("ready", "unhealthy"):
+            self._set_health(replica, reason)
+            self.nudge()
+
+    def _set_health(self, replica: Replica, reason: str) -> None:
+        replica.trouble = reason
+        now, before = monotonic(), replica.state
+        if not reason and before != "ready":
+            replica.state, replica.since, replica.was_ready = "ready", now, True
+            self._trouble = ""
+            self._sick_since = 0.0
+        elif reason and before != "unhealthy":
+            log.warning("%s: %s is unhealthy: %s", self.key, replica.id, reason)
+            if before == "ready" and now - replica.since > STABLE_SECONDS:
+                self._failures = 0
+            replica.state, replica.since = "unhealthy", now
+            self._watch_sick(replica, now)
+
+    def _watch_sick(self, replica: Replica, now: float) -> None:
+        loop, limit = asyncio.get_running_loop(), replica.version.spec.probes.replace_after
+        if limit:
+            loop.call_later(limit, self._replace_sick, replica, now)
+        if not self._sick_since:
+            self._sick_since = now
+            loop.call_later(SICK_SECONDS + _TIMER_SLACK, self.nudge)
+
+    def _replace_sick(self, replica: Replica, since: float) -> None:
+        """It has been unhealthy all the time: another process may do better."""
+        if self._replicas.get(replica.id) is not replica or (replica.state, replica.since) != ("unhealthy", since):
+            return
+        self.restarts += 1
+        log.warning("%s: %s stays unhealthy and is replaced", self.key, replica.id)
+        replica.state = "draining"
+        self._drain(replica)
+        if monotonic() >= self._retry_at:  # of many that go at once, one counts
+            self._back_off(f"its replicas stay unhealthy: {replica.trouble}", "unhealthy")
+        self.nudge()
+
+    def _sickness(self) -> str:
+        """Why calls need not wait for replicas that are unhealthy; empty while they may."""
+        sick = next((replica for replica in self._replicas.values() if replica.state == "unhealthy"), None)
+        if sick is None or not self._sick_since or monotonic() < self._sick_since + SICK_SECONDS:
+            return ""
+        return f"its replicas are unhealthy: {sick.trouble}; mend what `health` checks, and they serve again"
 
     def exited(self, id: str, how: str, failure: str, code: str = "") -> None:
         """A replica has ended: `how`, and what it said of itself before (a function's words, and its code)."""
@@ -304,7 +377,9 @@ class LocalFunction:
         if replica.state == "starting":
             code = code if code in FIXES else "cannot-start"
             self._start_failed(replica, failure or f"it ended before it was ready ({how})", code)
-        elif replica.state == "ready":
+        elif replica.state == "unhealthy" and not replica.was_ready:
+            self._start_failed(replica, f"it ended before it was healthy ({failure or how})", "cannot-start")
+        elif replica.state in ("ready", "unhealthy"):
             self._crashed(replica, failure or how, failure if code == "out-of-memory" else "")
         self.nudge()
 
@@ -321,7 +396,7 @@ class LocalFunction:
         if replica.version is not self._wanted:
             return
         log.warning("%s: %s failed: %s", self.key, replica.id, why)
-        if self._wanted is self._serving or (self._serving and self._serving.revision == self._wanted.revision):
+        if self._is_proven(self._wanted):
             self._back_off(why, code)
         else:
             self._fail_rollout(why, code, self._logs.last_lines(replica.id, _OUTPUT_LINES))
@@ -332,7 +407,7 @@ class LocalFunction:
         code = "out-of-memory" if out_of_memory else "crashed"
         reason = out_of_memory or f"the process that ran the call ended ({how}): `stoker logs` has what it printed last"
         self._losses.append(Loss(replica.id, code, reason))
-        if monotonic() - replica.since > STABLE_SECONDS:
+        if replica.state == "ready" and monotonic() - replica.since > STABLE_SECONDS:
             self._failures = 0
         self._back_off(out_of_memory or f"its replicas keep ending ({how})", code)
 
@@ -361,50 +436,14 @@ class LocalFunction:
     # What can be asked
 
     def status(self) -> FunctionStatus:
-        spec = self.record.spec
-        ready = sum(replica.state == "ready" for replica in self._replicas.values())
-        return FunctionStatus(
-            name=spec.service,
-            image=spec.image,
-            namespace=self.key.namespace,
-            env_process=spec.env_process,
-            env_vars=spec.env_vars,
-            constraints=spec.constraints,
-            secrets=spec.secrets,
-            labels=spec.labels,
-            annotations=spec.annotations,
-            limits=spec.limits,
-            requests=spec.requests,
-            read_only_root_filesystem=spec.read_only_root_filesystem,
-            replicas=self.record.replicas,
-            available_replicas=ready,
-            created_at=self.record.created_at,
-            stoker=self._condition(ready),
-        )
+        replicas = list(self._replicas.values())
+        trouble, code = self._trouble, self._trouble_code
+        return Standing(self.record, self._wanted, self._serving, replicas, trouble, code, self.restarts).status()
 
-    def _condition(self, ready: int) -> Condition:
-        record = self.record
-        current = [r for r in self._replicas.values() if r.version is self._wanted and r.state == "ready"]
-        if record.failure:
-            state = "failed"
-        elif record.replicas == 0:
-            state = "zero"
-        else:
-            state = "ready" if len(current) >= record.replicas else "deploying"
-        return Condition(
-            state=state,
-            revision=record.revision,
-            serving=self._serving.revision if self._serving and ready else 0,
-            message=record.failure or self._trouble,
-            code=record.failure_code if record.failure else self._trouble_code if self._trouble else "",
-            output=record.output,
-            limits=next((r.limits for r in self._replicas.values() if r.limits), ""),
-            timeout=format_duration(self._wanted.spec.timeout),
-            restarts=self.restarts,
-            instances=[
-                Instance(id=r.id, state=r.state, pid=r.pid, started_at=r.started_at) for r in self._replicas.values()
-            ],
-        )
+    @property
+    def held(self) -> int:
+        """The connections that its replicas may have open."""
+        return sum(replica.share for replica in self._replicas.values())
 
     @property
     def log_folder(self) -> Path:

@@ -84,6 +84,7 @@ class Launched(msgspec.Struct, frozen=True):
     namespace: str
     revision: int
     socket: str
+    connections: int = 0
 
     @property
     def key(self) -> FunctionKey:
@@ -132,7 +133,7 @@ class Launcher:
             "command": _command(program_of(spec) or artefact.fprocess),
             "code": code,
             "paths": paths,
-            "environment": self._basic_environment(spec, id) | environment,
+            "environment": self._basic_environment(spec, id) | environment | _bounds(spec),
             "log": str(log),
             "user": self._user(spec.key),
             "groups": self._groups(digest, artefact),
@@ -143,6 +144,8 @@ class Launcher:
             "max_inflight": _number(environment.get("max_inflight", ""), 0),
             "threads": _number(environment.get("STOKER_THREADS", ""), _DEFAULT_THREADS) or _DEFAULT_THREADS,
             "secrets": str(self._run.secrets_of(spec.key)),
+            "connections": spec.connection_share,
+            **_health_settings(spec),
         }
         path = self._run.settings_of(id)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -257,6 +260,30 @@ def describe_limits(limits: Limits, by_cgroup: bool) -> str:
             limits.cores
         )
     return ", ".join(parts)
+
+
+def _bounds(spec: FunctionSpec) -> dict[str, str]:
+    """What every replica is told of its limits, whatever its language; the function cannot set these itself."""
+    probes = spec.probes
+    return {
+        "STOKER_CONNECTIONS": str(spec.connection_share),
+        "STOKER_HEALTH_PERIOD": f"{probes.period:g}",
+        "STOKER_HEALTH_TIMEOUT": f"{probes.timeout:g}",
+        "STOKER_HEALTH_FAILURES": str(probes.failures),
+        "STOKER_HEALTH_SUCCESSES": str(probes.successes),
+    }
+
+
+def _health_settings(spec: FunctionSpec) -> dict[str, float]:
+    probes = spec.probes
+    return {
+        "health_delay": probes.delay,
+        "health_period": probes.period,
+        "health_timeout": probes.timeout,
+        "health_failures": probes.failures,
+        "health_successes": probes.successes,
+        "replace_after": probes.replace_after,
+    }
 
 
 def _command(fprocess: str) -> list[str]:

@@ -237,10 +237,16 @@ class LocalProvider:
         finally:
             self._saving = None
 
+    def held(self, function: LocalFunction) -> int:
+        return sum(one.held for one in self._leaving if one.key == function.key and one is not function)
+
     def emptied(self, function: LocalFunction) -> None:
         self._leaving.discard(function)
-        if function.key not in self._functions:
+        successor = self._functions.get(function.key)
+        if successor is None:
             self.launcher.forget(function.key)
+        else:
+            successor.nudge()  # it may wait for the connections
 
     # Events of the fork server
 
@@ -254,7 +260,9 @@ class LocalProvider:
         if event.event == "started":
             function.started(event.id, event.pid)
         elif event.event == "ready":
-            function.ready(event.id)
+            function.ready(event.id, event.health)
+        elif event.event == "health":
+            function.health(event.id, event.health)
         elif event.event == "exited":
             del self._owners[event.id]
             function.exited(event.id, event.exit, event.failure, event.code)
@@ -266,7 +274,8 @@ class LocalProvider:
         for replica in event.replicas:
             launched = self.launcher.read_settings(replica.id)
             function = self._functions.get(launched.key) if launched else None
-            if launched and function and not replica.stopping and function.adopt(replica, launched):
+            if launched and function:
+                function.adopt(replica, launched)
                 continue
             self.link.stop(replica.id, signal.SIGTERM)
             asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self.link.stop, replica.id, signal.SIGKILL)
