@@ -96,7 +96,7 @@ class Front:
             exchange.respond(503, _PLAIN, b"draining\n")
         elif path == b"/_/ready" and not self._opened:
             exchange.respond(503, _PLAIN, b"starting\n")
-        elif self.unhealthy and (path == b"/_/ready" or not self.alive):
+        elif self.unhealthy and (not self.alive or (path == b"/_/ready" and not self.ready_path)):
             exchange.respond(503, _PLAIN, f"unhealthy: {self.unhealthy}\n".encode())
         elif path == b"/_/ready" and self._full:
             exchange.respond(429, _PLAIN, b"at max_inflight\n")

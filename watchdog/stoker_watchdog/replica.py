@@ -24,6 +24,7 @@ from stoker_watchdog.confine import LISTENER, STATUS, confine, keep_descriptors,
 from stoker_watchdog.failures import explained
 from stoker_watchdog.front import Front
 from stoker_watchdog.handler import load_handler
+from stoker_watchdog.health import HealthWatch
 from stoker_watchdog.hooks import InitFailed
 from stoker_watchdog.native import run_native
 from stoker_watchdog.python_runner import PythonRunner
@@ -167,8 +168,6 @@ async def _open(runner: Runner, stop: _Stop) -> bool:
 
 
 async def _watch_health(settings: Settings, runner: Runner, front: Front) -> asyncio.Task[None]:
-    from stoker_watchdog.health import HealthWatch  # most replicas never need it
-
     def tell(reason: str) -> None:
         front.log.write(f"unhealthy: {reason}\n" if reason else "healthy again\n")
         _report({"health": reason})
