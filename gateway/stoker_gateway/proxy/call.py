@@ -341,7 +341,7 @@ class Call:
 
     def _cannot_start(self, reason: str) -> None:
         entry = self._entry
-        self._fail(503, "function", entry.failure_code or "cannot-start", f"{entry.key} cannot start: {reason}")
+        self._fail(503, "function", entry.failure_code or "cannot-start", f"{entry.key} cannot serve: {reason}")
 
     def _fail(self, status: int, side: str, code: str, reason: str) -> None:
         exchange = self._exchange
