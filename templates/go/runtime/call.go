@@ -7,15 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 )
 
-// gathered is how much of a body is read before the handler runs. The proxy repeats a call whose replica died with bytes
-// unread, if its body is no longer than this; so a handler must not have begun then.
-const gathered = 64 * 1024
+// inMemory is how much of a body waits in memory; a longer one waits in a temporary file.
+const inMemory = 1 << 20
 
 const clientGone = 499
 
@@ -35,6 +35,7 @@ type call struct {
 	counted bool
 	broken  bool // the answer cannot be completed
 
+	spooled      *os.File
 	older, newer *call
 	listed       bool
 	runs, placed bool
@@ -52,28 +53,39 @@ func newCall(f *front, w http.ResponseWriter, r *http.Request) *call {
 	return c
 }
 
-// gather reads the beginning of the body, all of it if it is small. False when the client broke off.
+// gather reads the whole body before the handler runs: the proxy relies on that when a replica dies, and a handler may
+// write before it has read. False when the client broke off.
 func (c *call) gather() bool {
 	body := c.request.Body
 	if body == http.NoBody {
 		return true
 	}
 	var begin bytes.Buffer
-	read, err := io.Copy(&begin, io.LimitReader(body, gathered+1))
+	read, err := io.Copy(&begin, io.LimitReader(body, inMemory))
 	if err != nil {
 		return false
 	}
-	if read <= gathered {
-		c.request.Body = io.NopCloser(&begin)
-	} else {
-		c.request.Body = rest{io.MultiReader(&begin, body), body}
+	c.request.Body = io.NopCloser(&begin)
+	if read < inMemory {
+		return true
 	}
-	return true
+	return c.spool(io.MultiReader(&begin, body))
 }
 
-type rest struct {
-	io.Reader
-	io.Closer
+// spool puts a large body into a file without a name.
+func (c *call) spool(body io.Reader) bool {
+	file, err := os.CreateTemp("", "stoker-body-")
+	if err != nil {
+		c.failed(err)
+		return false
+	}
+	os.Remove(file.Name())
+	c.spooled = file
+	if _, err = io.Copy(file, body); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	c.request.Body = file
+	return err == nil
 }
 
 // admit takes a place, waits for one, or refuses. False when the call does not run.
@@ -212,6 +224,9 @@ func (c *call) end() {
 	c.closed = true
 	c.mutex.Unlock()
 	c.cancel()
+	if c.spooled != nil {
+		c.spooled.Close()
+	}
 	if c.runs {
 		f.running.Add(-1)
 	}

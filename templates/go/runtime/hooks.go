@@ -45,7 +45,7 @@ func run(ctx context.Context, hook any) (err error) {
 
 // watch asks Health until the context ends, and says so after some failures in a row, and when it is good again.
 func watch(ctx context.Context, hook any, s settings, say func(reason string)) {
-	failures := 0
+	failures, successes, sick := 0, 0, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,15 +54,16 @@ func watch(ctx context.Context, hook any, s settings, say func(reason string)) {
 		}
 		err := within(ctx, s.healthTimeout, hook)
 		if err == nil {
-			if failures >= s.healthFaults {
-				say("")
-			}
-			failures = 0
-			continue
+			failures, successes = 0, successes+1
+		} else {
+			failures, successes = failures+1, 0
 		}
-		failures++
-		if failures == s.healthFaults {
+		if !sick && failures >= s.healthFaults {
+			sick = true
 			say(err.Error())
+		} else if sick && successes >= s.healthGood {
+			sick = false
+			say("")
 		}
 	}
 }

@@ -16,7 +16,6 @@ import (
 
 const (
 	longestHead = 64 * 1024
-	metricsPort = ":8081"
 )
 
 type connectionKey struct{}
@@ -28,7 +27,7 @@ func Serve(handle http.HandlerFunc, hooks Hooks) {
 	err := serve(s, file, handle, hooks)
 	if err != nil {
 		file.say("-", "the function ends: %v", err)
-		report(s, map[string]any{"failed": err.Error()})
+		report(s, map[string]any{"failed": err.Error(), "code": codeOf(err)})
 	}
 	file.flush()
 	if err != nil {
@@ -44,7 +43,7 @@ func serve(s settings, file *logFile, handle http.HandlerFunc, hooks Hooks) erro
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if err := run(ctx, hooks.Init); err != nil {
-		return fmt.Errorf("the handler failed while it started: %w", err)
+		return initError{err}
 	}
 	f := newFront(s, handle, file)
 	servers, failed, err := listen(s, f)
@@ -68,6 +67,19 @@ func serve(s settings, file *logFile, handle http.HandlerFunc, hooks Hooks) erro
 		file.say("-", "the hook Close failed: %v", err)
 	}
 	return nil
+}
+
+// initError is a failed hook Init.
+type initError struct{ cause error }
+
+func (e initError) Error() string { return "the handler failed while it started: " + e.cause.Error() }
+
+// codeOf is the code that Stoker shows for an end before the first call.
+func codeOf(err error) string {
+	if _, failed := err.(initError); failed {
+		return "init-failed"
+	}
+	return "cannot-start"
 }
 
 // report writes one line to the status descriptor, when there is one.
@@ -104,7 +116,7 @@ func listen(s settings, f *front) ([]*http.Server, chan error, error) {
 		}
 	}
 	if !s.local {
-		second, err := net.Listen("tcp", metricsPort)
+		second, err := net.Listen("tcp", fmt.Sprintf(":%d", s.metricsPort))
 		if err != nil {
 			return nil, nil, err
 		}

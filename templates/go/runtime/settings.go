@@ -21,6 +21,8 @@ type settings struct {
 	healthPeriod  time.Duration
 	healthTimeout time.Duration
 	healthFaults  int
+	healthGood    int
+	metricsPort   int
 }
 
 func readSettings() settings {
@@ -37,7 +39,9 @@ func readSettings() settings {
 		concurrency:   number("STOKER_CONCURRENCY", 0),
 		healthPeriod:  duration("STOKER_HEALTH_PERIOD", 2*time.Second),
 		healthTimeout: duration("STOKER_HEALTH_TIMEOUT", time.Second),
-		healthFaults:  number("STOKER_HEALTH_FAILURES", 3),
+		healthFaults:  atLeastOne(number("STOKER_HEALTH_FAILURES", 3)),
+		healthGood:    atLeastOne(number("STOKER_HEALTH_SUCCESSES", 1)),
+		metricsPort:   number("STOKER_METRICS_PORT", 8081),
 	}
 	if text := os.Getenv("suppress_lock"); text == "true" || text == "1" {
 		s.lock = ""
@@ -66,6 +70,13 @@ func number(name string, otherwise int) int {
 		return value
 	}
 	return otherwise
+}
+
+func atLeastOne(value int) int {
+	if value < 1 {
+		return 1
+	}
+	return value
 }
 
 func setDefault(name, value string) {

@@ -5,19 +5,20 @@
 function watchHealth(hook, settings, log, say) {
   if (!hook) return () => {};
   let failures = 0;
+  let successes = 0;
+  let sick = false;
   let timer = null;
   const ask = async () => {
     const reason = await reasonOf(hook, settings.healthTimeout);
     if (timer === null) return;
-    if (reason) {
-      failures++;
-      if (failures === settings.healthFailures) {
-        log.lines("-", [`health: ${reason}`]);
-        say({ health: reason });
-      }
-    } else {
-      if (failures >= settings.healthFailures) say({ health: "" });
-      failures = 0;
+    [failures, successes] = reason ? [failures + 1, 0] : [0, successes + 1];
+    if (!sick && failures >= settings.healthFailures) {
+      sick = true;
+      log.lines("-", [`health: ${reason}`]);
+      say({ health: reason });
+    } else if (sick && successes >= settings.healthSuccesses) {
+      sick = false;
+      say({ health: "" });
     }
     timer = setTimeout(ask, settings.healthPeriod);
   };

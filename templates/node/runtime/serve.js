@@ -13,17 +13,19 @@ const { install } = require("./log");
 const { readSettings } = require("./settings");
 
 const LONGEST_HEAD = 64 * 1024;
-const METRICS_PORT = 8081;
 
 async function serve(folder) {
   const settings = readSettings(process.env);
   const log = install(settings.log);
   const say = (status) => report(settings.status, status);
   process.on("uncaughtException", (error) => end(log, say, "an error that nothing caught ended the process", error));
+  let code = "import-error";
   try {
     const handler = await loadHandler(path.join(folder, "function"));
     share(settings);
+    code = "init-failed";
     Context.prototype.state = handler.init ? await handler.init() : undefined;
+    code = "cannot-start";
     const front = new Front(settings, log, handler.handle);
     const servers = await listen(settings, front);
     const stopWatching = watchHealth(handler.health, settings, log, say);
@@ -32,7 +34,7 @@ async function serve(folder) {
     }
     say({ ready: {} });
   } catch (error) {
-    end(log, say, "the function could not start", error);
+    end(log, say, "the function could not start", error, code);
   }
 }
 
@@ -45,9 +47,9 @@ function report(descriptor, status) {
   }
 }
 
-function end(log, say, text, error) {
+function end(log, say, text, error, code = "crashed") {
   log.failure("-", text, error);
-  say({ failed: oneLine(error) });
+  say({ failed: oneLine(error), code });
   process.exit(1);
 }
 
@@ -76,7 +78,7 @@ async function listen(settings, front) {
   }
   const metrics = http.createServer((req, res) => (req.url === "/metrics" ? front.writeMetrics(res) : notFound(res)));
   await listening(server, { port: settings.port });
-  await listening(metrics, { port: METRICS_PORT });
+  await listening(metrics, { port: settings.metricsPort });
   if (settings.lock) fs.writeFileSync(settings.lock, "");
   return [server, metrics];
 }

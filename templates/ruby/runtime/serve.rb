@@ -12,9 +12,22 @@ require_relative "log"
 module Stoker
   LOCK = "/tmp/.lock"
 
+  # Of WEBrick's, but a POST may have no body at all.
+  class Request < WEBrick::HTTPRequest
+    private
+
+    def read_body(socket, block)
+      super unless self["content-length"].nil? && self["transfer-encoding"].nil?
+    end
+  end
+
   # WEBrick with everything going to the front.
   class Server < WEBrick::HTTPServer
     attr_accessor :front
+
+    def create_request(config)
+      Request.new(config)
+    end
 
     def service(request, response)
       response["Server"] = nil
@@ -30,20 +43,22 @@ module Stoker
     log = Log.new(settings[:log])
     log.install
     Thread.report_on_exception = false
+    code = "import-error"
     handler = load_handler(folder)
+    code = "init-failed"
     state = handler.respond_to?(:init) ? handler.init : nil
     run(settings, log, handler, state)
   rescue Exception => e # also a SyntaxError in the handler
     log.failure("-", "the function could not start", e)
     reason = e.is_a?(ScriptError) ? "the handler cannot be loaded: " : "the handler failed while it started: "
-    report(settings, failed: "#{reason}#{e.class}: #{e.message.lines.first&.strip}"[0, 2000])
+    report(settings, failed: "#{reason}#{e.class}: #{e.message.lines.first&.strip}"[0, 2000], code: code || "cannot-start")
     exit!(1)
   end
 
   def run(settings, log, handler, state)
     front = Front.new(settings, log, handler, state)
     server = listen(settings, front)
-    metrics = settings[:local] ? nil : listen_on(front, 8081)
+    metrics = settings[:local] ? nil : listen_on(front, settings[:metrics_port])
     stop = Queue.new
     %w[TERM INT].each { |signal| trap(signal) { stop << signal } }
     [server, metrics].compact.each { |one| Thread.new { one.start } }
@@ -119,19 +134,19 @@ module Stoker
 
   # The hook `health`: it fails by raising, by returning false, or by not answering in time.
   def watch_health(settings, log, handler)
-    failures = 0
+    failures = successes = 0
+    sick = false
     loop do
       sleep(settings[:health_period])
       reason = reason_of(settings, handler)
-      if reason.empty?
-        report(settings, health: "") if failures >= settings[:health_failures]
-        failures = 0
-      else
-        failures += 1
-        next unless failures == settings[:health_failures]
-
+      failures, successes = reason.empty? ? [0, successes + 1] : [failures + 1, 0]
+      if !sick && failures >= settings[:health_failures]
+        sick = true
         log.lines("-", ["health: #{reason}"])
         report(settings, health: reason)
+      elsif sick && successes >= settings[:health_successes]
+        sick = false
+        report(settings, health: "")
       end
     end
   end
@@ -166,6 +181,8 @@ module Stoker
       health_period: duration(env["STOKER_HEALTH_PERIOD"], 2.0),
       health_timeout: duration(env["STOKER_HEALTH_TIMEOUT"], 1.0),
       health_failures: [number(env["STOKER_HEALTH_FAILURES"], 3), 1].max,
+      health_successes: [number(env["STOKER_HEALTH_SUCCESSES"], 1), 1].max,
+      metrics_port: number(env["STOKER_METRICS_PORT"], 8081),
       secrets: env["STOKER_SECRETS"] || "/var/openfaas/secrets",
       function: env["OPENFAAS_NAME"] || "",
       namespace: env["OPENFAAS_NAMESPACE"] || ""
