@@ -1,8 +1,8 @@
 """The interface of a language: the steps of a build that it does in its own way.
 
 A build goes through them in this order: `inspect` (looks only, writes nothing, decides the digest), `check` (may run
-the language's own checker), `install` (the packages, once for all functions that ask for the same), `assemble` (fills the
-folder that will run), `prepare_tests` and the test step, `finish`.
+the language's own checker), `install` (the packages, once for all that ask for the same), `assemble` (fills the folder
+that will run), `prepare_tests` and the test step, `finish`.
 """
 
 from __future__ import annotations

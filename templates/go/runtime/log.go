@@ -20,6 +20,9 @@ const (
 	stamp    = "2006-01-02T15:04:05.000000Z"
 )
 
+// original keeps descriptors 1 and 2 open: a file that nobody holds any more is closed by the garbage collector.
+var original = [2]*os.File{os.Stdout, os.Stderr}
+
 // logFile writes records, `RS time SP call-id SP text LF`, to descriptor 2, which is the log file under Stoker.
 type logFile struct {
 	mutex    sync.Mutex
@@ -36,7 +39,7 @@ type logFile struct {
 // takes the way through a pipe.
 func installLog(path string) *logFile {
 	file := &logFile{path: path, budget: burst, refilled: time.Now(), copied: make(chan struct{})}
-	if info, err := os.Stderr.Stat(); err == nil && path != "" {
+	if info, err := original[1].Stat(); err == nil && path != "" {
 		file.written = info.Size()
 	}
 	log.SetOutput(file)

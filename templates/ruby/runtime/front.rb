@@ -37,6 +37,10 @@ module Stoker
       count(request.request_method, response.status, clock - begun)
     end
 
+    def answer_metrics(response)
+      answer(response, 200, metrics, "text/plain; version=0.0.4; charset=utf-8")
+    end
+
     private
 
     def own_page(request, response)
@@ -44,7 +48,7 @@ module Stoker
       return false unless ["/_/health", "/_/ready", "/_/metrics"].include?(path)
 
       if request.request_method != "GET" then answer(response, 405, "")
-      elsif path == "/_/metrics" then answer(response, 200, metrics, "text/plain; version=0.0.4; charset=utf-8")
+      elsif path == "/_/metrics" then answer_metrics(response)
       elsif draining then answer(response, 503, "draining\n")
       elsif path == "/_/ready" && full? then answer(response, 429, "at max_inflight\n")
       else answer(response, 200, "OK")
@@ -187,6 +191,7 @@ module Stoker
     def stream(response, pieces, id, begun)
       response["Content-Type"] = PLAIN
       response.chunked = true
+      response.ended = method(:leave)
       response.body = proc do |out|
         Thread.current[:stoker_call] = id
         Timeout.timeout(left(begun)) { pieces.each { |piece| out.write(piece.to_s) } }
@@ -195,8 +200,6 @@ module Stoker
       rescue StandardError => e
         @log.failure(id, "the handler failed in the middle of its answer", e)
         raise IOError, "broken off"
-      ensure
-        leave
       end
       true
     end

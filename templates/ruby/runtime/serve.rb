@@ -21,12 +21,34 @@ module Stoker
     end
   end
 
+  # Of WEBrick's; `ended` is called when it has been sent, or its client has gone.
+  class Response < WEBrick::HTTPResponse
+    attr_accessor :ended
+
+    def send_response(socket)
+      super
+    ensure
+      ended&.call
+    end
+  end
+
+  # The page of the port that is for metrics alone, in a container.
+  MetricsPage = Struct.new(:front) do
+    def service(request, response)
+      front.answer_metrics(response) if request.path == "/metrics"
+    end
+  end
+
   # WEBrick with everything going to the front.
   class Server < WEBrick::HTTPServer
     attr_accessor :front
 
     def create_request(config)
       Request.new(config)
+    end
+
+    def create_response(config)
+      Response.new(config)
     end
 
     def service(request, response)
@@ -58,7 +80,7 @@ module Stoker
   def run(settings, log, handler, state)
     front = Front.new(settings, log, handler, state)
     server = listen(settings, front)
-    metrics = settings[:local] ? nil : listen_on(front, settings[:metrics_port])
+    metrics = settings[:local] ? nil : listen_on(MetricsPage.new(front), settings[:metrics_port])
     stop = Queue.new
     %w[TERM INT].each { |signal| trap(signal) { stop << signal } }
     [server, metrics].compact.each { |one| Thread.new { one.start } }
