@@ -25,6 +25,7 @@ from running_platform import Answer, Platform, wait_for
 
 from stoker_builder.templates import built_in_folder, list_templates
 from stoker_gateway.providers.local.artefacts import MODES
+from stoker_sdk.function import Resources
 from stoker_sdk.messages import Secret
 
 HERE = Path(__file__).parent / "languages"
@@ -329,3 +330,9 @@ def test_thousands_of_calls_over_kept_connections_all_succeed(functions: Functio
 
 def _printed(platform: Platform, name: str) -> list[str]:
     return [line.text for line in platform.logs(name)]
+
+
+@languages_with()
+def test_a_memory_limit_of_128_mib_leaves_room_for_the_runtime(functions: Functions, language: Language) -> None:
+    name = functions.deploy(language, "small", limits=Resources(memory="128Mi"))
+    assert call(functions.platform, language, name, "/echo", b"x").text == "x"

@@ -293,3 +293,42 @@ def test_a_template_that_was_pulled_under_a_well_known_name_builds_with_ours(dat
     assert outcome.code == 0 and "built-in python3 is used" in outcome.log[0]
     folder, _ = artefact_of(outcome, data_dir)
     assert not (folder / "index.py").exists()
+
+
+FLASK = """
+from flask import Response, jsonify, request
+
+def handle(req):
+    if request.path == "/response":
+        return Response(f"{request.method} {request.args['a']} {request.headers['X-Test']}", 418, {"X-One": "1"})
+    return jsonify(sent=req)
+"""
+FLASK_TEST = """
+from types import SimpleNamespace
+import flask_shape
+
+class Headers(dict):
+    def getlist(self, name):
+        return [self[name]]
+
+def call(path, query="", body=b""):
+    event = SimpleNamespace(
+        method="POST", path=path, raw_query=query, body=body, text=body.decode(), headers=Headers({"X-Test": "yes"})
+    )
+    return flask_shape.handle(event, None)
+
+def test_request_and_response():
+    answer = call("/response", "a=b")
+    assert (answer["statusCode"], answer["body"], answer["headers"]["X-One"]) == (418, b"POST b yes", ["1"])
+
+def test_json():
+    assert b'"sent"' in call("/", body=b"hello")["body"]
+"""
+
+
+def test_a_handler_that_imports_flask_finds_request_and_response(data_dir: Path) -> None:
+    """It needs an index of Python packages."""
+    files = {"handler.py": FLASK, "handler_test.py": FLASK_TEST, "requirements.txt": "flask>=3.1,<4\n"}
+    outcome = build(data_dir, request_tar(files, lang="python3-flask"))
+    assert outcome.code == 0, outcome
+    assert any("2 passed" in line for line in outcome.log)
