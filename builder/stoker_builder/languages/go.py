@@ -96,7 +96,7 @@ class Go(Language):
             script.append(f"cd {shlex.quote(str(place))} && {shlex.quote(str(program))} -test.timeout=0")
         (scratch / _RUN_TESTS).write_text("\n".join(script) + "\n")
         (scratch / _RUN_TESTS).chmod(0o755)
-        return {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+        return {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath", "GOTOOLCHAIN": "local"}
 
 
 def _lay_out(plan: Plan, workshop: Workshop) -> None:

@@ -99,13 +99,17 @@ func (c *call) admit() bool {
 			return false
 		}
 	}
-	running := f.running.Add(1)
-	c.runs = true
-	if most := f.settings.maxInflight; most > 0 && running > most {
-		c.refuse(most)
-		return false
+	for most := f.settings.maxInflight; ; {
+		running := f.running.Load()
+		if most > 0 && running >= most {
+			c.refuse(most)
+			return false
+		}
+		if f.running.CompareAndSwap(running, running+1) {
+			c.runs = true
+			return true
+		}
 	}
-	return true
 }
 
 func (c *call) refuse(most int64) {

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	longestHead = 64 * 1024
+	longestHead = 96 * 1024 // the proxy takes 64 KB, and adds its own
 )
 
 type connectionKey struct{}

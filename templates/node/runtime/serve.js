@@ -12,7 +12,7 @@ const { watchHealth } = require("./health");
 const { install } = require("./log");
 const { readSettings } = require("./settings");
 
-const LONGEST_HEAD = 64 * 1024;
+const LONGEST_HEAD = 96 * 1024; // the proxy takes 64 KB, and adds its own
 
 async function serve(folder) {
   const settings = readSettings(process.env);
@@ -71,7 +71,6 @@ async function listen(settings, front) {
     res.writeContinue();
     front.request(req, res);
   });
-  server.on("clientError", (_, socket) => socket.destroy());
   if (settings.local) {
     await listening(server, { fd: settings.listener, backlog: 1024 });
     return [server];

@@ -64,7 +64,9 @@ module Stoker
     def call(request, response, id, begun)
       event = Event.new(request)
       event.body # whole before the handler begins
-      return refuse(response) unless admit(begun)
+      admitted = admit(begun)
+      return refuse(response) if admitted == :full
+      return timed_out(response) if admitted == :late
 
       streams = false
       result = run(event, Context.new(@settings, @state, id), id, begun)
@@ -78,15 +80,17 @@ module Stoker
       leave unless streams
     end
 
-    # True with a place, at once or after waiting; false when the limit says no.
+    # True with a place, at once or after waiting; else why there is none.
     def admit(begun)
       @mutex.synchronize do
-        return @refused = false if full?
+        return :full if full?
 
         most = @settings[:concurrency]
         @waiting += 1
         @turn.wait(@mutex, 0.1) while most.positive? && @running >= most && !late?(begun)
         @waiting -= 1
+        return :late if most.positive? && @running >= most
+
         @running += 1
         Thread.current[:stoker_place] = true
       end
