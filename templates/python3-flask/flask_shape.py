@@ -23,14 +23,15 @@ def _wrapped(name):
     hook = getattr(handler, name, None)
     if hook is None or not callable(hook):
         return None
+    takes_context = bool(inspect.signature(hook).parameters)
     if inspect.iscoroutinefunction(hook):
 
-        async def call():
-            return await hook()
+        async def call(context):
+            return await (hook(context) if takes_context else hook())
     else:
 
-        def call():
-            return hook()
+        def call(context):
+            return hook(context) if takes_context else hook()
 
     return call
 

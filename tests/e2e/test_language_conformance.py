@@ -336,3 +336,18 @@ def _printed(platform: Platform, name: str) -> list[str]:
 def test_a_memory_limit_of_128_mib_leaves_room_for_the_runtime(functions: Functions, language: Language) -> None:
     name = functions.deploy(language, "small", limits=Resources(memory="128Mi"))
     assert call(functions.platform, language, name, "/echo", b"x").text == "x"
+
+
+@languages_with("hooks")
+def test_a_sick_replica_is_shown_with_its_reason_and_serves_again_when_it_is_well(
+    functions: Functions, language: Language
+) -> None:
+    platform = functions.platform
+    sick = platform.folder / f"sick-{language.template}"
+    annotations = {"com.openfaas.ready.http.periodSeconds": "1", "com.openfaas.ready.http.failureThreshold": "1"}
+    name = functions.deploy(language, "sick", env_vars={"SICK": str(sick)}, annotations=annotations)
+    sick.touch()
+    wait_for(lambda: "broken on purpose" in str(platform.condition(name)), "the reason")
+    sick.unlink()
+    wait_for(lambda: "broken on purpose" not in str(platform.condition(name).instances), "its recovery")
+    assert call(platform, language, name, "/echo", b"x").status == 200

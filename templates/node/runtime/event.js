@@ -128,6 +128,7 @@ function share(settings) {
     namespace: settings.namespace,
     hostname: process.env.HOSTNAME || os.hostname(),
     secrets: settings.secrets,
+    connections: settings.connections,
     state: undefined,
   });
 }

@@ -24,13 +24,14 @@ async function serve(folder) {
     const handler = await loadHandler(path.join(folder, "function"));
     share(settings);
     code = "init-failed";
-    Context.prototype.state = handler.init ? await handler.init() : undefined;
+    const context = new Context({ id: "-" });
+    Context.prototype.state = handler.init ? await handler.init(context) : undefined;
     code = "cannot-start";
     const front = new Front(settings, log, handler.handle);
     const servers = await listen(settings, front);
-    const stopWatching = watchHealth(handler.health, settings, log, say);
+    const stopWatching = watchHealth(handler.health && (() => handler.health(context)), settings, log, say);
     for (const signal of ["SIGTERM", "SIGINT"]) {
-      process.once(signal, () => drain(settings, front, servers, handler, log, stopWatching));
+      process.once(signal, () => drain(settings, front, servers, handler, context, log, stopWatching));
     }
     say({ ready: {} });
   } catch (error) {
@@ -95,7 +96,7 @@ function listening(server, where) {
 }
 
 /** Contract section 8.4: unready first, serve on for a while, then no new connections, then wait for the calls. */
-async function drain(settings, front, servers, handler, log, stopWatching) {
+async function drain(settings, front, servers, handler, context, log, stopWatching) {
   front.ready = false;
   stopWatching();
   if (!settings.local && settings.lock) fs.rmSync(settings.lock, { force: true });
@@ -108,7 +109,7 @@ async function drain(settings, front, servers, handler, log, stopWatching) {
   while (!front.idle && performance.now() < deadline) await pause(10);
   await flushed(servers[0], deadline);
   try {
-    if (handler.close) await handler.close();
+    if (handler.close) await handler.close(context);
   } catch (error) {
     log.failure("-", "the hook close failed", error);
   }

@@ -30,6 +30,7 @@ function readSettings(env) {
     timeout: duration(env.exec_timeout, 30_000),
     maxInflight: count(env.max_inflight, 0),
     concurrency: count(env.STOKER_CONCURRENCY, 0),
+    connections: count(env.STOKER_CONNECTIONS, 0),
     secrets: env.STOKER_SECRETS || "/var/openfaas/secrets",
     drainDelay: local ? 0 : duration(env.healthcheck_interval, write),
     healthPeriod: duration(env.STOKER_HEALTH_PERIOD, 2000),
