@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import dev, fork, memory, proxy, replica, report, wake
+from bench import dev, fork, languages, memory, proxy, replica, report, wake
 from bench.processes import BenchError, work_on_load_core
 from stoker_sdk.errors import StokerError
 
@@ -21,6 +21,8 @@ FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (proxy.python_figures, ("python_vs_flask",)),
     (replica.replica_figures, ("replica_vs_uvicorn",)),
     (fork.fork_figures, ("fork_vs_loop",)),
+    (languages.node_figures, ("node_vs_http",)),
+    (languages.go_figures, ("go_vs_http",)),
     (wake.wake_figures, ("wake_p50_ms", "wake_p99_ms")),
     (wake.wake_pandas_figures, ("wake_pandas_p50_ms",)),
     (memory.replica_figures, ("replica_uss_mb",)),

@@ -34,6 +34,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "python_vs_flask": Threshold(4.0),
     "replica_vs_uvicorn": Threshold(1.0),
     "fork_vs_loop": Threshold(0.8),
+    "node_vs_http": Threshold(0.7),
+    "go_vs_http": Threshold(0.7),
     "wake_p50_ms": Threshold(10, at_most=True, unit=" ms"),
     "wake_p99_ms": Threshold(30, at_most=True, unit=" ms"),
     "wake_pandas_p50_ms": Threshold(15, at_most=True, unit=" ms"),

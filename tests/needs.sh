@@ -2,9 +2,17 @@
 # Programs that the tests run beside ours. As root on Debian they are installed; elsewhere the missing ones are named.
 set -eu
 missing=""
-for program in wrk curl; do
-  command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
-done
+need() { # PROGRAM PACKAGE
+  command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need wrk wrk
+need curl curl
+need node nodejs
+need npm npm
+need go golang-go
+need gofmt golang-go
+need ruby ruby
+command -v ruby >/dev/null 2>&1 && ruby -e 'require "webrick"; require "minitest"' 2>/dev/null || missing="$missing ruby-webrick ruby-minitest"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -18,6 +26,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else
-  echo "the tests need these programs, please install them:$missing" >&2
+  echo "the tests need these packages of Debian, please install them or their like:$missing" >&2
   exit 1
 fi

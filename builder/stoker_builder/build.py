@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from stoker_builder.artefact import assemble, finish, publish
+from stoker_builder.artefact import publish, write_manifest
 from stoker_builder.child import Children
 from stoker_builder.config import Config, step_settings
-from stoker_builder.environment import ensure_environment
-from stoker_builder.interpreter import interpreter_tag, prepare_interpreter
+from stoker_builder.interpreter import prepare_interpreter
 from stoker_builder.plan import Plan, make_plan
 from stoker_builder.receive import receive
 from stoker_builder.report import Report
@@ -41,7 +40,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
     with staging_folder(config.data.builds) as staging:
         upload = staging / "upload"
         upload.mkdir(mode=0o700)
-        plan = make_plan(receive(stream, upload), interpreter_tag())
+        plan = make_plan(receive(stream, upload))
         image = f"{LOCAL_REGISTRY}/{plan.request.name}@sha256:{plan.digest}"
         if _is_published(plan, config):
             return Built(image, cached=True)
@@ -54,6 +53,8 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
 
 def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
     settings = step_settings(plan.request.build_args, config)
+    for note in plan.template.notes:
+        report.log(note)
     if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
         report.log("ADDITIONAL_PACKAGE is left out: a local build installs no system packages")
     workshop = Workshop(
@@ -64,13 +65,16 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
         log=report.log,
         waiting=_waiting(report),
     )
-    environment = ensure_environment(plan.environment, plan.requirements, workshop)
     final, function = config.data.artefact(plan.digest), staging / "function"
     if final.is_dir():
-        return  # only its environment was gone
-    assemble(plan, function)
+        plan.language.install(plan, workshop)  # only its environment was gone
+        return
+    plan.language.check(plan, workshop)
+    environment = plan.language.install(plan, workshop)
+    plan.language.assemble(plan, function, environment, workshop)
     run_tests(plan, settings, function, environment, workshop)
-    finish(plan, function, final)
+    plan.language.finish(plan, function, final)
+    write_manifest(plan, function)
     publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
 
 

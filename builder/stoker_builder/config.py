@@ -4,6 +4,7 @@ only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,15 @@ DEFAULT_TEST_MEMORY = "2Gi"
 DEFAULT_INSTALL_TIMEOUT = "15m"
 
 _INDEX_VARIABLES = {
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),
+    *(
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SSL_CLIENT_CERT",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "NETRC",
+    ),
     *(
         "HTTP_PROXY",
         "HTTPS_PROXY",
@@ -37,6 +46,8 @@ _OUR_OWN = {
     "UV_TARGET",
     "UV_PROJECT_ENVIRONMENT",
 }
+_FOR_GO = {"GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS"}
+_FOR_NPM = re.compile(r"npm_config_(?!cache$|prefix$|local_prefix$|global|userconfig$|node_gyp$).+", re.IGNORECASE)
 _LIKE_PIP = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
     "PIP_EXTRA_INDEX_URL": "UV_EXTRA_INDEX_URL",
@@ -104,11 +115,13 @@ def step_settings(build_args: Mapping[str, str], config: Config) -> StepSettings
 
 
 def index_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables that tell uv how to reach a package index; pip's own count where uv's are not set."""
+    """Those variables that tell uv, npm and go how to reach a package index; pip's own count where uv's are not set."""
     kept = {
         key: value
         for key, value in environment.items()
-        if key in _INDEX_VARIABLES or (key.startswith("UV_") and key not in _OUR_OWN)
+        if key in _INDEX_VARIABLES | _FOR_GO
+        or (key.startswith("UV_") and key not in _OUR_OWN)
+        or _FOR_NPM.fullmatch(key)
     }
     for pip, uv in _LIKE_PIP.items():
         if environment.get(pip) and uv not in kept:

@@ -17,10 +17,17 @@ class FailedTests(StokerError):
 
 
 class FailedInstall(StokerError):
-    """The packages of requirements.txt could not be installed. HTTP 422."""
+    """The packages that the function lists could not be installed. HTTP 422."""
 
     status = 422
     code = "failed-install"
+
+
+class MissingTool(StokerError):
+    """A program that the template's language needs is not on this machine. HTTP 422."""
+
+    status = 422
+    code = "missing-tool"
 
 
 class Cancelled(BaseException):

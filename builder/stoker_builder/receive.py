@@ -27,7 +27,7 @@ MAX_PATH = 512
 _MAX_SETTINGS = 1 << 20
 _HEADERS = 128 << 20
 _CHUNK = 1 << 20
-_IGNORED_FOLDERS = {"__pycache__", ".git"}
+_IGNORED_FOLDERS = {"__pycache__", ".git", "node_modules"}
 
 
 @dataclass(frozen=True)

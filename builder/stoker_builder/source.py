@@ -13,12 +13,12 @@ from stoker_sdk.errors import BadInput
 
 ENTRY = "handle"
 
-_TESTS = ("*_test.py", "test_*.py")
+TESTS = ("*_test.py", "test_*.py")
 
 
 def is_test(path: Path) -> bool:
     """Whether pytest takes the file for tests."""
-    return any(fnmatch.fnmatch(path.name, pattern) for pattern in _TESTS)
+    return any(fnmatch.fnmatch(path.name, pattern) for pattern in TESTS)
 
 
 def has_tests(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,8 @@ import yaml
 
 from stoker_sdk.errors import BadInput, NotFound
 
-MODES = ("", "python", "http", "streaming", "serializing", "static")
+MODES = ("", "python", "native", "http", "streaming", "serializing", "classic", "static")
+TOOLCHAINS = ("python", "node", "go", "ruby", "csharp", "program")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?(@[A-Za-z0-9][-A-Za-z0-9_.]*)?")
 _FOLDER = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?")
@@ -35,8 +36,8 @@ class BuildOption(msgspec.Struct, frozen=True):
 class Template:
     """One template. `path` is its folder; `test` is the command of the test step, in the handler's folder.
 
-    `handler` is the module with `handle`, for mode `python`; `mode` is empty when only images can be built
-    from it.
+    `handler` is the module with `handle`, for mode `python`; `fprocess` is the command for all others. `mode` is empty
+    when only images can be built from it. `toolchain` is the language that builds it. `notes` go into the build's log.
     """
 
     name: str
@@ -50,17 +51,25 @@ class Template:
     handler: str
     test: tuple[str, ...]
     build_options: tuple[BuildOption, ...]
+    toolchain: str = "python"
+    notes: tuple[str, ...] = ()
 
     @property
     def starter(self) -> Path:
         """The folder that `new` copies: sample handler, sample test, requirements.txt."""
         return self.path / "function"
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What decides how a function is built, as text."""
+        return (self.mode, self.handler, self.toolchain, self.fprocess, " ".join(self.test))
+
 
 class _Ours(msgspec.Struct, frozen=True):
     aliases: list[str] = []
     mode: str = ""
     handler: str = ""
+    toolchain: str = ""
     test: list[str] = []
 
 
@@ -122,7 +131,25 @@ def load_template(path: Path, name: str = "") -> Template:
         handler=file.stoker.handler,
         test=tuple(file.stoker.test),
         build_options=tuple(file.build_options),
+        toolchain=file.stoker.toolchain or ("python" if file.stoker.mode == "python" else "program"),
     )
+
+
+def with_local_steps(template: Template) -> Template:
+    """The template itself, or the built-in one of its name for one that was pulled from elsewhere and does not say how
+    it is built here: handlers that were written for those names have the same layout.
+    """
+    if template.mode or template.handler_folder != "function":
+        return template
+    name = template.name.partition("@")[0].lower()
+    known = next((one for one in list_templates() if one.mode and name in (one.name, *one.aliases)), None)
+    if known is None:
+        return template
+    note = (
+        f"template {template.name}: its template.yml has no `stoker:` key, so the built-in {known.name} is used: "
+        "what else is in the folder does not count"
+    )
+    return replace(known, notes=(note,))
 
 
 def built_in_folder() -> Path:
@@ -159,5 +186,11 @@ def _check(file: _File, name: str) -> None:
         raise BadInput(f"template {name!r}: handler_folder {file.handler_folder!r} must be the name of one folder")
     if file.stoker.mode not in MODES:
         raise BadInput(f"template {name!r}: stoker.mode {file.stoker.mode!r} is not one of {', '.join(MODES[1:])}")
+    if file.stoker.toolchain not in ("", *TOOLCHAINS):
+        raise BadInput(
+            f"template {name!r}: stoker.toolchain {file.stoker.toolchain!r} is not one of {', '.join(TOOLCHAINS)}"
+        )
+    if file.stoker.mode not in ("", "python", "static") and not file.fprocess.split():
+        raise BadInput(f"template {name!r}: stoker.mode {file.stoker.mode!r} needs fprocess, the command to start")
     if file.stoker.mode == "python" and not _MODULE.fullmatch(file.stoker.handler):
         raise BadInput(f"template {name!r}: stoker.handler must name the module with handle, such as function.handler")

@@ -1,12 +1,11 @@
 """Stage 5: the function's own tests, run where they can harm nobody.
 
 As root they have a user id that no other build uses at the same time; they see a scratch copy of the
-function, its packages and pytest, and neither the platform's packages nor its environment.
+function, its packages and its language's test tools, and neither the platform's packages nor its environment.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import deque
 from collections.abc import Iterator
@@ -17,9 +16,8 @@ from stoker_builder.child import Account, Limits, Program, TimedOut, end_all_of
 from stoker_builder.config import StepSettings
 from stoker_builder.environment import Environment
 from stoker_builder.errors import FailedTests
-from stoker_builder.interpreter import Interpreter
+from stoker_builder.languages.base import TestStep
 from stoker_builder.plan import Plan
-from stoker_builder.source import has_tests
 from stoker_builder.staging import lock
 from stoker_builder.tree import copy_tree, hand_over
 from stoker_builder.workshop import Workshop
@@ -27,25 +25,24 @@ from stoker_builder.workshop import Workshop
 _KEPT_LINES = 20
 _MAX_PROCESSES = 512
 _PLACES = 64
-_NOTHING_COLLECTED = 5
-"""pytest's exit code for files without a test in them."""
 
 
 def run_tests(plan: Plan, settings: StepSettings, function: Path, environment: Environment, workshop: Workshop) -> None:
     """Run the test step on a copy of the assembled `function`. Raises `FailedTests` with the last lines."""
-    command = _command(plan, settings, function)
-    if isinstance(command, str):
-        workshop.log(command)
+    step = _step(plan, settings, function)
+    if not step.command:
+        workshop.log(f"tests: {step.reason}")
         return
     scratch = _scratch(function, workshop)
+    variables = plan.language.prepare_tests(plan, scratch, environment, workshop)
     with _test_user(workshop) as user:
         if user is not None:
             hand_over(scratch, user)
         groups = () if environment.group is None else (environment.group,)
         program = Program(
-            command=command,
+            command=step.command,
             folder=scratch / "function" / plan.template.handler_folder,
-            environment=_variables(scratch, plan, environment, workshop.interpreter),
+            environment=_basic_variables(scratch) | variables,
             limits=Limits(settings.timeout, settings.memory, _MAX_PROCESSES if user is not None else 0),
             account=None if user is None else Account(user, groups),
         )
@@ -56,22 +53,16 @@ def _scratch(function: Path, workshop: Workshop) -> Path:
     scratch = workshop.staging / "tests"
     scratch.mkdir(mode=0o700)
     copy_tree(function, scratch / "function")
-    _write_programs(scratch / "bin", workshop.interpreter)
     (scratch / "home").mkdir()
     return scratch
 
 
-def _command(plan: Plan, settings: StepSettings, function: Path) -> list[str] | str:
-    """What to run, or the sentence that says why nothing is."""
+def _step(plan: Plan, settings: StepSettings, function: Path) -> TestStep:
     if not settings.enabled:
-        return "tests: switched off by TEST_ENABLED"
+        return TestStep(reason="switched off by TEST_ENABLED")
     if settings.command:
-        return ["/bin/sh", "-c", settings.command]
-    if not plan.template.test:
-        return f"tests: template {plan.template.name} has no test step"
-    if not has_tests(function / plan.template.handler_folder):
-        return "tests: there are none (*_test.py, test_*.py)"
-    return list(plan.template.test)
+        return TestStep(("/bin/sh", "-c", settings.command))
+    return plan.language.test_step(plan, function)
 
 
 def _run(plan: Plan, program: Program, workshop: Workshop, *, own_command: bool) -> None:
@@ -88,7 +79,7 @@ def _run(plan: Plan, program: Program, workshop: Workshop, *, own_command: bool)
         raise FailedTests(_message(plan, f"{error} and were stopped; TEST_TIMEOUT=20m gives them more", last)) from None
     except OSError as error:
         raise FailedTests(f"{plan.request.name}: the test command cannot be started: {error}") from None
-    if code == _NOTHING_COLLECTED and not own_command:
+    if plan.language.none_found(code) and not own_command:
         workshop.log("tests: none were found in the test files")
     elif code:
         reason = f"were killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
@@ -99,34 +90,13 @@ def _message(plan: Plan, reason: str, last: deque[str]) -> str:
     return "\n".join([f"{plan.request.name}: its tests {reason}. Their last lines:", *last])
 
 
-def _write_programs(folder: Path, interpreter: Interpreter) -> None:
-    """`python` and `pytest` as a test command names them; -S keeps the interpreter's own site-packages
-    out.
-    """
-    folder.mkdir()
-    start = f'#!/bin/sh\nexec {shlex.quote(str(interpreter.python))} -S {{}}"$@"\n'
-    for name, arguments in (("python", ""), ("python3", ""), ("pytest", "-m pytest ")):
-        program = folder / name
-        program.write_text(start.format(arguments))
-        program.chmod(0o755)
-
-
-def _variables(scratch: Path, plan: Plan, environment: Environment, interpreter: Interpreter) -> dict[str, str]:
-    function = scratch / "function"
-    path = [function, function / plan.template.handler_folder, environment.path, interpreter.test_tools]
-    variables = {
+def _basic_variables(scratch: Path) -> dict[str, str]:
+    return {
         "PATH": f"{scratch / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "home"),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": os.pathsep.join(str(entry) for entry in path if entry),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",
     }
-    if interpreter.library_path:
-        variables["LD_LIBRARY_PATH"] = interpreter.library_path
-    return variables
 
 
 @contextmanager

@@ -27,7 +27,7 @@ TEMPLATE_PREFIX = "template"
 MAX_BYTES = 512 << 20
 """What the control API takes at most; larger handlers are refused before they are sent."""
 
-_SKIPPED = frozenset({"__pycache__", ".git"})
+_SKIPPED = frozenset({"__pycache__", ".git", "node_modules"})
 _IN_MEMORY = 8 << 20
 
 

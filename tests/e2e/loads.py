@@ -56,14 +56,17 @@ class Load:
 
 
 @contextmanager
-def wrk(platform: Platform, name: str, *, connections: int = 16, method: str = "GET") -> Iterator[Load]:
+def wrk(platform: Platform, name: str, *, path: str = "", connections: int = 16, method: str = "GET") -> Iterator[Load]:
     """Calls the function from so many connections, until `report` is asked for."""
     script = platform.folder / f"wrk-{name}.lua"
     script.write_text(_SCRIPT % (method, '"x"' if method == "POST" else "nil"))
     before = invocations(platform, name)
     command = ["wrk", "-t1", f"-c{connections}", "-d120s", "--timeout", "20s", "-s", str(script)]
     process = subprocess.Popen(
-        [*command, f"{platform.http_url}/function/{name}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, f"{platform.http_url}/function/{name}{path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         wait_for(lambda: invocations(platform, name) > before + 100, "wrk's first calls")

@@ -229,7 +229,7 @@ def test_a_flood_of_output_is_cut_and_ends(data_dir: Path) -> None:
         ({"handler.py": HANDLER, "requirements.txt": b"\xff"}, {}, "bad-input", "is not UTF-8 text"),
         ({"handler.py": HANDLER}, {"lang": "cobol"}, "not-found", "template 'cobol' does not exist"),
         ({"handler.py": HANDLER}, {"lang": "../x"}, "bad-input", "template name '../x' is not allowed"),
-        ({"handler.py": HANDLER}, {"lang": "dockerfile"}, "bad-input", "local builds need a Python template"),
+        ({"handler.py": HANDLER}, {"lang": "dockerfile"}, "bad-input", "is built as an image"),
         ({"handler.py": HANDLER}, {"name": "Big"}, "bad-input", "function name 'Big' is not allowed"),
         ({"handler.py": HANDLER, "../out.py": ""}, {}, "bad-input", "leads out of its folder"),
         (
@@ -276,8 +276,8 @@ def test_an_own_template_travels_with_the_handler(data_dir: Path) -> None:
 
 
 def test_an_own_template_without_local_mode_is_refused(data_dir: Path) -> None:
-    request = request_tar({"handler.py": HANDLER}, lang="node", template={"template.yml": "language: node\n"})
-    assert "template 'node' cannot be built without containers" in build(data_dir, request).error
+    request = request_tar({"handler.py": HANDLER}, lang="mine", template={"template.yml": "language: mine\n"})
+    assert "template 'mine' cannot be built without containers" in build(data_dir, request).error
 
 
 def test_two_builds_of_the_same_inputs_at_once_make_one_artefact(data_dir: Path) -> None:

@@ -1,0 +1,3 @@
+"use strict";
+
+module.exports = async (event, context) => "hello\n";

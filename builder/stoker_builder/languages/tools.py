@@ -1,0 +1,105 @@
+"""The programs of other languages: where they are, which version, and how a build runs them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stoker_builder.child import Account, Limits, Program
+from stoker_builder.errors import MissingTool
+from stoker_builder.tree import hand_over
+
+if TYPE_CHECKING:
+    from stoker_builder.workshop import Workshop
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+"""Where a tool must be: functions and builds run as other users, who cannot enter a home folder."""
+
+_VERSION_SECONDS = 20
+_KEPT_LINES = 5000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended: its exit code, negative for a signal, and the last lines that it printed."""
+
+    code: int
+    lines: tuple[str, ...]
+
+
+def need(template: str, **packages: str) -> None:
+    """Raise `MissingTool` unless all these programs are there: `need("node", node="nodejs", npm="npm")`."""
+    for program, package in packages.items():
+        if shutil.which(program, path=PATH) is None:
+            raise MissingTool(
+                f"template {template} needs the program {program}, which is not on this machine: "
+                f"install it (Debian: apt install {package})"
+            )
+
+
+@cache
+def version(program: str, argument: str = "--version") -> str:
+    """What the program says of its version; asked once in a process."""
+    found = shutil.which(program, path=PATH) or program
+    try:
+        done = subprocess.run(
+            [found, argument],
+            env={"PATH": PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingTool(f"the program {found} does not tell its version: {error}; install it again") from None
+    return done.stdout.strip()
+
+
+def run_as_builder(
+    command: list[str], folder: Path, variables: Mapping[str, str], workshop: Workshop, *, quiet: bool = False
+) -> Outcome:
+    """Run a tool as the id that installs, with the way to a package index. Raises `TimedOut` like the install step."""
+    last: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def on_line(line: str) -> None:
+        last.append(line.rstrip())
+        if not quiet:
+            workshop.log(line)
+
+    return Outcome(workshop.children.run(as_builder(command, folder, variables, workshop), on_line), tuple(last))
+
+
+def as_builder(command: list[str], folder: Path, variables: Mapping[str, str], workshop: Workshop) -> Program:
+    config = workshop.config
+    environment = {
+        **config.index_environment,
+        "PATH": PATH,
+        "HOME": str(own_folder(config.data.builds / "home", workshop)),
+        "LANG": "C.UTF-8",
+        **variables,
+    }
+    user = workshop.user_for("builder")
+    account = None if user is None else Account(user)
+    return Program(command, folder, environment, Limits(config.install_timeout), account)
+
+
+def own_folder(path: Path, workshop: Workshop) -> Path:
+    """The folder, made for the id that installs if it is not there."""
+    path.mkdir(mode=0o700, exist_ok=True, parents=True)
+    user = workshop.user_for("builder")
+    if user is not None and path.stat().st_uid != user:
+        hand_over(path, user)
+    return path
+
+
+def cache_folder(name: str, workshop: Workshop) -> Path:
+    """A tool's cache, shared by all builds."""
+    own_folder(workshop.config.data.builds / "cache", workshop)
+    return own_folder(workshop.config.data.builds / "cache" / name, workshop)
