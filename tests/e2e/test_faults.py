@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -77,8 +75,9 @@ def test_a_call_beyond_the_timeout_names_the_limit(platform: Platform) -> None:
 
 def test_calls_beyond_max_inflight_are_told_the_limit(platform: Platform) -> None:
     _deploy(platform, "narrow", env_vars={"max_inflight": "1"}, annotations={"stoker.dev/timeout": "3s"})
-    with _one_call_sleeping(platform, "narrow"):
-        answer = wait_for(lambda: _if_status(platform.call("narrow"), 429), "a refusal")
+    answers = _all_at_once(platform, "narrow", 2)
+    assert [answer.status for answer in answers] == [429, 504]
+    answer = answers[0]
     assert answer.text == "Concurrent request limit exceeded. Max concurrent requests: 1\n"
     assert answer.headers["x-stoker-error"] == "function; max-inflight"
     assert _described(platform, "narrow", "max-inflight").message == FIXES["max-inflight"]
@@ -89,10 +88,9 @@ def test_too_many_waiting_calls_are_refused_with_a_time_to_come_again(
 ) -> None:
     platform = make_platform(flags=("--max-waiting", "1"))
     _deploy(platform, "queue", annotations={"stoker.dev/concurrency": "1", "stoker.dev/timeout": "2s"})
-    with ThreadPoolExecutor(4) as pool:  # one runs, one waits, two are too many
-        answers = list(pool.map(lambda _: platform.call("queue", path="/sleep"), range(4)))
-    assert sorted(answer.status for answer in answers) == [429, 429, 504, 504]
-    answer = next(answer for answer in answers if answer.status == 429)
+    answers = _all_at_once(platform, "queue", 4)
+    assert [answer.status for answer in answers] == [429, 429, 504, 504]  # one runs, one waits
+    answer = answers[0]
     assert answer.headers["x-stoker-error"] == "platform; too-many-calls" and answer.headers["retry-after"]
     assert "scale it up" in _described(platform, "queue", "too-many-calls").message
 
@@ -164,15 +162,11 @@ def _if_status(answer: Answer, status: int) -> Answer | None:
     return answer if answer.status == status else None
 
 
-@contextlib.contextmanager
-def _one_call_sleeping(platform: Platform, name: str) -> Iterator[None]:
-    """While the block runs, a call of the function sleeps, until its timeout."""
-    thread = threading.Thread(target=platform.call, args=(name,), kwargs={"path": "/sleep"})
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+def _all_at_once(platform: Platform, name: str, number: int) -> list[Answer]:
+    """Calls that sleep until their timeout, by status."""
+    with ThreadPoolExecutor(number) as pool:
+        answers = pool.map(lambda _: platform.call(name, path="/sleep"), range(number))
+    return sorted(answers, key=lambda answer: answer.status)
 
 
 def test_only_codes_are_taken_from_a_header_that_a_function_may_have_written() -> None:
