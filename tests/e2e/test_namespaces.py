@@ -124,18 +124,18 @@ def _delete_in_background(platform: Platform, names: list[str]) -> threading.Thr
 
 @pytest.mark.slow
 def test_a_real_platform_reads_specs_back_verbatim_too(platform: Platform) -> None:
-    image = platform.build("verbatim", SAY)
+    image = platform.build("read-back", SAY)
     token = base64.b64encode(f"admin:{platform.data.password.read_text().strip()}".encode()).decode()
     cli = FaasCli(platform.http, f"Basic {token}")
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(fields=FIELDS)
     def check(fields: dict[str, Any]) -> None:
-        assert cli.deploy({"service": "verbatim", "image": image} | fields) == [404, 202]
+        assert cli.deploy({"service": "read-back", "image": image} | fields) == [404, 202]
         try:
-            described = cli.describe("verbatim", "openfaas-fn").json()
+            described = cli.describe("read-back", "openfaas-fn").json()
             assert {key: described[key] for key in fields} == fields
         finally:
-            assert cli.remove("verbatim", "openfaas-fn").status == 202
+            assert cli.remove("read-back", "openfaas-fn").status == 202
 
     check()

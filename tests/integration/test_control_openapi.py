@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from schemathesis import GenerationMode
 
 from stoker_gateway.control.app import ROUTES
 from stoker_gateway.control.openapi import describe
+from stoker_sdk.client import ControlClient
+from stoker_sdk.http_client import HttpClient
+from stoker_sdk.names import DEFAULT_NAMESPACE
 
 AUTH = ("admin", PASSWORD)
 FEW = settings(
@@ -41,6 +45,19 @@ def served(control: RunningControl) -> dict[str, Any]:
         assert response.headers["Content-Type"] == "application/json"
         described: dict[str, Any] = json.load(response)
         return described
+
+
+def empty(control: RunningControl) -> None:
+    """As at the start: nothing deployed, no secret, only the default namespace."""
+    client = ControlClient(HttpClient(control.url, "Basic " + base64.b64encode(":".join(AUTH).encode()).decode()))
+    for function in client.functions():
+        client.remove(function.name)
+    for secret in client.secrets():
+        client.remove_secret(secret.name)
+    for namespace in client.namespaces():
+        if namespace != DEFAULT_NAMESPACE:
+            client.delete_namespace(namespace)
+    client.close()
 
 
 def test_every_route_is_described_and_nothing_else() -> None:
@@ -143,6 +160,9 @@ def test_answers_are_as_described_whatever_is_sent(
 @pytest.mark.slow
 def test_answers_are_as_described_when_one_call_follows_the_other(control: RunningControl) -> None:
     class Workflow(SCHEMA.as_state_machine()):  # type: ignore[misc]
+        def setup(self) -> None:
+            empty(control)  # or the same steps would be answered differently the next time
+
         def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
             return {"base_url": control.url, "auth": AUTH, "allow_redirects": False}
 
