@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from loads import calls_going_on, elapsed_under, wrk
 from running_platform import Platform, is_alive, wait_for
@@ -70,6 +72,21 @@ def test_the_version_before_serves_on_during_and_after_a_failed_update(platform:
     assert platform.call("careful").text == f"better than {kind}"
     condition = platform.condition("careful")
     assert (condition.state, condition.serving, condition.message, condition.output) == ("ready", better, "", [])
+
+
+def test_a_function_whose_artefact_is_gone_is_listed_with_the_reason_until_it_is_built_again(
+    own_platform: Platform,
+) -> None:
+    own_platform.deploy("homeless", GOOD)
+    own_platform.stop()
+    for artefact in own_platform.data.artefacts.iterdir():
+        shutil.rmtree(artefact)
+    own_platform.start()
+    condition = own_platform.wait_failed("homeless")
+    assert "not on this machine" in condition.message and condition.code == "cannot-start"
+    assert own_platform.call("homeless").status == 503
+    own_platform.deploy("homeless", GOOD)
+    assert own_platform.call("homeless").text == "good"
 
 
 def test_a_good_version_recovers_a_function_that_never_ran(platform: Platform) -> None:

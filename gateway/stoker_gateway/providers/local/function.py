@@ -102,6 +102,11 @@ class LocalFunction:
         self._clear_trouble()
         self.nudge()
 
+    def cannot_run(self, why: str) -> None:
+        """What its replicas are made of is gone: nothing starts until it is deployed anew."""
+        self.record = msgspec.structs.replace(self.record, failure=why, failure_code="cannot-start", output=[])
+        self._broken = True
+
     def restart(self) -> None:
         """Replace every replica by a new one of the same revision."""
         old = self._wanted

@@ -11,7 +11,7 @@ from itertools import islice
 import msgspec
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
-from stoker_gateway.providers.local.artefacts import artefact_of
+from stoker_gateway.providers.local.artefacts import Artefact, artefact_of
 from stoker_gateway.providers.local.collector import Collector, mark_used
 from stoker_gateway.providers.local.forklink import Event, ForkLink
 from stoker_gateway.providers.local.function import LocalFunction
@@ -72,23 +72,34 @@ class LocalProvider:
         self._collecting = asyncio.get_running_loop().create_task(self._collector.run(), name="collect artefacts")
 
     def _take_up(self, record: Record) -> None:
+        folder = self._data.function_logs(record.key)
+        try:
+            record, wanted, serving = self._versions(record)
+        except StokerError as error:
+            log.error("%s cannot run: %s", record.key, error)
+            function = LocalFunction(self, record, _lost(record), None, folder)
+            function.cannot_run(str(error))
+        else:
+            function = LocalFunction(self, record, wanted, serving, folder)
+        self._functions[record.key] = function
+
+    def _versions(self, record: Record) -> tuple[Record, Version, Version | None]:
+        """What a stored function wants and what serves, as far as its artefacts are still there."""
         try:
             wanted = self._version(record.spec, record.revision)
             serving = self._serving_version(record, wanted)
         except StokerError as error:
-            log.error("%s cannot run: %s", record.key, error)
-            record = msgspec.structs.replace(record, failure=str(error), output=[])
-            if record.serving_spec is None:
-                return
-            wanted = serving = self._version(record.serving_spec, record.serving)
+            before = record.serving_spec
+            if before is None:
+                raise
+            log.error("%s: revision %d cannot run: %s", record.key, record.revision, error)
+            record = msgspec.structs.replace(record, failure=str(error), failure_code="cannot-start", output=[])
+            wanted = serving = self._version(before, record.serving)
         if record.failure and serving is not None:
             wanted = serving
-        elif record.failure:
-            record = msgspec.structs.replace(
-                record, failure="", failure_code="", output=[]
-            )  # a restart is a reason to try again
-        folder = self._data.function_logs(record.key)
-        self._functions[record.key] = LocalFunction(self, record, wanted, serving, folder)
+        elif record.failure:  # a restart is a reason to try again
+            record = msgspec.structs.replace(record, failure="", failure_code="", output=[])
+        return record, wanted, serving
 
     def _serving_version(self, record: Record, wanted: Version) -> Version | None:
         if record.serving == record.revision:
@@ -286,6 +297,11 @@ class LocalProvider:
         self._owners.clear()
         for function in [*self._functions.values(), *self._leaving]:
             function.all_lost()
+
+
+def _lost(record: Record) -> Version:
+    """Stands for a revision whose artefact is gone: it is listed, and starts nothing."""
+    return Version(record.revision, record.spec, "", Artefact(record.spec.service))
 
 
 async def _in_batches(lines: Iterator[LogLine]) -> AsyncIterator[LogLine]:
