@@ -32,6 +32,7 @@ RESOLVE_SECONDS: Final = 10.0
 
 _THREADS = 16
 _GLOB = re.compile(r"[a-z0-9*?._-]{1,253}")
+_MISTAKE = re.compile(r"[0-9.]+|public|private")  # would be the glob of a host that nobody has
 _SPECIAL: Final = tuple(
     ip_network(text)
     for text in (
@@ -197,7 +198,7 @@ def _entries(texts: Iterable[str], words: tuple[str, ...]) -> tuple[set[str], li
             found[0].add(text)
         elif network is not None:
             found[2].append(network)
-        elif _GLOB.fullmatch(text):
+        elif _GLOB.fullmatch(text) and not _MISTAKE.fullmatch(text):
             found[1].append(text.removesuffix("."))
         else:
             raise BadInput(f"{text[:80]!r} is neither a host (*.example.org) nor a network (10.0.0.0/8)")

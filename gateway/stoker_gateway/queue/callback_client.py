@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from stoker_gateway.queue.addresses import Guard
+from stoker_sdk.errors import Unavailable
 
 MAX_ANSWER: Final = 4096
 """Bytes of a receiver's answer that are read, so that its connection can be used again. Nobody looks at them."""
@@ -54,16 +55,26 @@ class Gates:
         self._gates: dict[str, _Gate] = {}
 
     @asynccontextmanager
-    async def enter(self, origin: str) -> AsyncIterator[None]:
+    async def enter(self, origin: str, seconds: float) -> AsyncIterator[None]:
+        """Raises `Unavailable` when no place becomes free in time."""
         gate = self._gates.setdefault(origin, _Gate(asyncio.Semaphore(self._per_host)))
         gate.users += 1
         try:
-            async with gate.semaphore, self._all:
+            async with AsyncExitStack() as places:
+                await self._wait(gate, places, seconds)
                 yield
         finally:
             gate.users -= 1
             if not gate.users:
                 del self._gates[origin]
+
+    async def _wait(self, gate: _Gate, places: AsyncExitStack, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await places.enter_async_context(gate.semaphore)
+                await places.enter_async_context(self._all)
+        except TimeoutError:
+            raise Unavailable(f"too many callbacks are on their way; none ended within {seconds:g} s") from None
 
 
 @dataclass(slots=True)

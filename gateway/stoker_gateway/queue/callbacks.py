@@ -28,7 +28,7 @@ from yarl import URL
 
 from stoker_gateway.queue.addresses import Guard, as_address
 from stoker_gateway.queue.callback_client import Gates, GuardedResolver, read_some, session
-from stoker_gateway.queue.callback_request import PIECE, Callback, headers_of, signature_headers, size_of, stream
+from stoker_gateway.queue.callback_request import PIECE, Body, Callback, headers_of, signature_headers, size_of, stream
 from stoker_gateway.queue.callback_url import check_callback_url
 from stoker_gateway.queue.policy import retry_after_seconds
 from stoker_sdk.errors import BadInput, Unavailable
@@ -62,7 +62,10 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How one attempt ended. `reason` is for people, and empty if it was delivered; `status` is 0 without an answer."""
+    """How one attempt ended. `reason` is for people, and empty if it was delivered; `status` is 0 without an answer.
+
+    Reasons name hosts, not whole URLs: paths and queries of webhooks are often secrets.
+    """
 
     status: int = 0
     reason: str = ""
@@ -152,49 +155,56 @@ class Callbacks:
         """One attempt, redirects included; for callers that keep the schedule themselves (`pause_after`)."""
         try:
             check_callback_url(callback.url)
-            limit = self._times.of_attempt(size_of(callback.body))
-            async with self._gates.enter(_origin(URL(callback.url, encoded=True))):
-                return await self._within(limit, callback, secret, number)
+            url = URL(callback.url, encoded=True)
+        except (BadInput, ValueError) as error:
+            return Tried(reason=str(error))
+        try:
+            async with self._gates.enter(_origin(url), self._times.total):
+                return await self._send(url, callback, secret, number)
         except BadInput as error:
             return Tried(reason=str(error))
         except (aiohttp.InvalidURL, ValueError) as error:
-            return Tried(reason=f"{callback.url[:80]} cannot be called: {error}")
+            return Tried(reason=f"{url.origin()} cannot be called: {error}")
         except Unavailable as error:
             return Tried(reason=str(error), again=True)
         except (aiohttp.ClientError, OSError) as error:
-            return Tried(reason=f"{callback.url[:80]}: {error or type(error).__name__}", again=True)
+            return Tried(reason=f"{url.origin()}: {str(error)[:200] or type(error).__name__}", again=True)
 
-    async def _within(self, limit: float, callback: Callback, secret: bytes | None, number: int) -> Tried:
-        try:
-            async with asyncio.timeout(limit):
-                return await self._follow(callback, secret, number)
-        except TimeoutError:
-            return Tried(reason=f"{callback.url[:80]} did not answer within {limit:.3g} s", again=True)
-
-    async def _follow(self, callback: Callback, secret: bytes | None, number: int) -> Tried:
+    async def _send(self, url: URL, callback: Callback, secret: bytes | None, number: int) -> Tried:
         headers = CIMultiDict(headers_of(callback))
         if secret is not None:
             headers.extend(await signature_headers(callback, secret, int(time.time())))
-        url = URL(callback.url, encoded=True)
-        client = self._client_for(url, number)
+        limit = self._times.of_attempt(size_of(callback.body))
+        deadline = asyncio.get_running_loop().time() + limit
+        try:
+            return await self._follow(url, self._client_for(url, number), headers, callback.body, deadline)
+        except TimeoutError:
+            raise Unavailable(f"{url.origin()} did not answer within {limit:.3g} s") from None
+
+    async def _follow(
+        self, first: URL, client: aiohttp.ClientSession, headers: CIMultiDict[str], body: Body, deadline: float
+    ) -> Tried:
+        url = first
         for _ in range(MAX_REDIRECTS + 1):
-            if client is self._outside and as_address(url.host or ""):
-                await self._guard.addresses(url.host or "")  # names come to the guard as the client's resolver
-            tried, location = await self._post(client, url, headers, callback)
+            host = url.raw_host or ""
+            if client is self._outside and as_address(host):
+                await self._guard.addresses(host)  # names come to the guard as the client's resolver
+            tried, location = await self._post(client, url, headers, body, deadline)
             if tried.status not in _REDIRECTS or not location:
                 return tried
             url, client = redirected(url, location), self._outside
-        return Tried(tried.status, f"{callback.url[:80]} redirects more than {MAX_REDIRECTS} times")
+        return Tried(tried.status, f"{first.origin()} redirects more than {MAX_REDIRECTS} times")
 
     async def _post(
-        self, client: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str], callback: Callback
+        self, client: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str], body: Body, deadline: float
     ) -> tuple[Tried, str]:
-        """What one request came to, and where its answer leads on."""
-        body = callback.body
+        """What one request came to, and where its answer leads on. Its status counts, whatever becomes of the rest."""
         data = body if isinstance(body, bytes) and len(body) <= PIECE else stream(body)
-        async with client.post(url, data=data, headers=headers, allow_redirects=False) as answer:
+        async with asyncio.timeout_at(deadline):
+            answer = await client.post(url, data=data, headers=headers, allow_redirects=False)
+        async with answer:
             await read_some(answer)
-            return judge(url, answer.status, answer.headers.get("Retry-After", "")), answer.headers.get("Location", "")
+        return judge(url, answer.status, answer.headers.get("Retry-After", "")), answer.headers.get("Location", "")
 
     def _client_for(self, url: URL, number: int) -> aiohttp.ClientSession:
         inside = self._inside.get(_origin(url)) if url.scheme == "http" else None
@@ -209,7 +219,7 @@ def judge(url: URL, status: int, retry_after: str) -> Tried:
     if status in _DELIVERED:
         return Tried(status)
     wait = retry_after_seconds(retry_after, time.time()) if status in (429, 503) else None
-    return Tried(status, f"{str(url)[:80]} answered {status}", status in _AGAIN, wait)
+    return Tried(status, f"{url.origin()} answered {status}", status in _AGAIN, wait)
 
 
 def redirected(url: URL, location: str) -> URL:
@@ -235,8 +245,8 @@ def _check_function_path(url: URL) -> None:
     """A callback is no way to the platform's own API, which a proxy serves too."""
     parts = [unquote(part) for part in url.raw_path.split("/")[1:]]
     if len(parts) < 2 or parts[0] not in _ROUTES or not parts[1] or not {".", ".."}.isdisjoint(parts):
-        raise BadInput(f"{str(url)[:80]} is no function of this platform: callbacks inside go to /function/NAME")
+        raise BadInput(f"{url.path[:80]!r} is no function of this platform: callbacks inside go to /function/NAME")
 
 
 def _origin(url: URL) -> str:
-    return f"{(url.host or '').lower()}:{url.port}"
+    return f"{(url.raw_host or '').lower()}:{url.port}"
