@@ -26,7 +26,7 @@ SETTINGS = ("timeout", "start_timeout", "concurrency", "connections", "schedule"
 SCALE_KEYS = ("min", "max", "target", "type", "target-proportion", "zero", "zero-duration", "factor", "down-window")
 SCALE_LABEL = "com.openfaas.scale."
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-RETRY_REASONS = ("timeout", "connect", "4xx", "5xx")
+RETRY_REASONS = ("error", "timeout", "connect", "4xx", "5xx")
 MAX_ENTRIES = 100
 """Schedules or routes of one function."""
 
