@@ -50,6 +50,7 @@ _INDEX_VARIABLES = ("PIP_", "UV_", "SSL_CERT_")
 """Where packages come from on this machine, which builds with requirements need to know."""
 _MARK = "STOKER_TEST_PLATFORM"
 _CHILDREN = {"stoker_gateway.control": "control", "stoker_watchdog.forkserver": "fork server"}
+_NUMBERED = {"stoker_gateway.proxy": "proxy", "stoker_gateway.queue.worker": "worker"}
 
 T = TypeVar("T")
 Files = str | Mapping[str, str]
@@ -195,7 +196,7 @@ class Platform:
     # Its processes
 
     def pid(self, role: str) -> int:
-        """The pid of "supervisor", "control", "fork server", "proxy 0", ..."""
+        """The pid of "supervisor", "control", "fork server", "broker", "proxy 0", "worker 0", ..."""
         return wait_for(lambda: self.pids().get(role, 0), f"a process that is {role!r}")
 
     def pids(self) -> dict[str, int]:
@@ -204,8 +205,11 @@ class Platform:
         roles = {"supervisor": self._process.pid}
         for pid in _children(self._process.pid):
             line = _command_line(pid)
-            if "stoker_gateway.proxy" in line:
-                roles[f"proxy {json.loads(line[-1])['number']}"] = pid
+            for module, role in _NUMBERED.items():
+                if module in line:
+                    roles[f"{role} {json.loads(line[-1])['number']}"] = pid
+            if line and Path(line[0]).name == "nats-server":
+                roles["broker"] = pid
             roles |= {role: pid for module, role in _CHILDREN.items() if module in line}
         return roles
 
@@ -348,9 +352,19 @@ class Platform:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Call a function on a connection of its own."""
+        return self.request(method, f"/function/{name}{path}", body, headers)
+
+    def call_later(
+        self, name: str, body: bytes = b"", *, path: str = "", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """An async call; 202 has its id in `x-call-id`."""
+        return self.request("POST", f"/async-function/{name}{path}", body, headers)
+
+    def request(self, method: str, target: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """Any request of a proxy, without credentials."""
         connection = http.client.HTTPConnection(*self.http, timeout=60)
         try:
-            connection.request(method, f"/function/{name}{path}", body, dict(headers or {}))
+            connection.request(method, target, body, dict(headers or {}))
             response = connection.getresponse()
             fields = {key.lower(): value for key, value in response.getheaders()}
             return Answer(response.status, fields, response.read())

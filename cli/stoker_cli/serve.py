@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from stoker_cli.command import Command
+from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
@@ -92,10 +94,12 @@ def _seconds(text: str, flag: str) -> float:
 )
 @click.option("--drain", default="65s", show_default=True, help="How long running calls may go on at a stop.")
 @click.option("--build-ahead", is_flag=True, help="Keep a builder started: builds begin 0.1 s sooner, for 25 MB.")
+@queue_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(
     surroundings: Surroundings,
+    /,
     data_dir: Path | None,
     http: tuple[str, int],
     https: tuple[str, int],
@@ -111,6 +115,7 @@ def serve(
     drain: str,
     build_ahead: bool,
     print_ca: bool,
+    **queue: Any,
 ) -> int:
     data = DataDir(data_dir.absolute()) if data_dir else surroundings.data_dir
     if print_ca:
@@ -119,6 +124,7 @@ def serve(
     if first_user_id + user_ids > 2**31:
         raise BadUsage("--first-user-id and --user-ids reach beyond the largest user id: lower one of them")
     from stoker_cli.server.platform import ServeOptions, run_platform
+    from stoker_cli.server.queue import read_queue_options
 
     options = ServeOptions(
         data=data,
@@ -135,5 +141,6 @@ def serve(
         host_programs=allow_host_programs,
         build_ahead=build_ahead,
         drain_seconds=_seconds(drain, "--drain"),
+        queue=read_queue_options(queue),
     )
     return run_platform(options, surroundings.environment)

@@ -6,7 +6,12 @@ table can be tested without either side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
+
+_QUEUE_ANNOTATIONS: Final = ("stoker.dev/retries", "com.openfaas.retry.")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -29,7 +34,7 @@ class Route(msgspec.Struct, frozen=True):
 
     `targets` is empty while no replica is ready: calls then wait for a wake. `failure` is set when the function
     cannot start at all, so that waiting calls are told the reason at once instead of at their deadline; `failure_code`
-    is its code.
+    is its code. `annotations` are those that say how stored calls are repeated.
     """
 
     key: str
@@ -39,3 +44,9 @@ class Route(msgspec.Struct, frozen=True):
     failure: str = ""
     failure_code: str = "cannot-start"
     losses: list[Loss] = []
+    annotations: dict[str, str] = {}
+
+
+def queue_annotations(annotations: Mapping[str, str] | None) -> dict[str, str]:
+    """Those of a function that workers read."""
+    return {name: text for name, text in (annotations or {}).items() if name.startswith(_QUEUE_ANNOTATIONS)}

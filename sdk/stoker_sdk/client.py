@@ -19,6 +19,8 @@ from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.http_client import Answer, Body, HttpClient, raise_for_status
 from stoker_sdk.messages import (
     BuildLine,
+    CallReplay,
+    CallStatus,
     DeleteFunctionRequest,
     FunctionNamespace,
     GatewayInfo,
@@ -202,6 +204,37 @@ class ControlClient:
         path = f"{target}?{query}" if query else target
         return self._http.stream(method, path, headers=headers, body=body, timeout=None, authorized=False)
 
+    def call_status(self, id: str) -> CallStatus:
+        """An async call by the id that its 202 had. Raises `NotFound`."""
+        try:
+            answer = self._http.call("GET", f"/system/calls/{_segment(id)}")
+        except NotFound as error:
+            raise _no_call(id, error) from None
+        return self._decode(answer, CallStatus)
+
+    def calls(
+        self, function: str = "", namespace: str = "", *, state: str = "", after: str = "", limit: int = 50
+    ) -> list[CallStatus]:
+        """A page of async calls; the next begins `after` the last one's `cursor`. Pages end with an empty one."""
+        query = {"function": function, "namespace": namespace, "state": state, "after": after, "limit": str(limit)}
+        return self._decode(self._http.call("GET", "/system/calls", query=query), list[CallStatus])
+
+    def cancel_call(self, id: str) -> None:
+        """Raises `NotFound`, and `Conflict` when it has ended."""
+        try:
+            self._http.call("DELETE", f"/system/calls/{_segment(id)}")
+        except NotFound as error:
+            raise _no_call(id, error) from None
+
+    def replay_call(self, id: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> str:
+        """Queue a dead call once more, changed if wished; returns the new call's id. Raises `NotFound`, `Conflict`."""
+        changes = msgspec.json.encode(CallReplay(dict(headers or {}), body))
+        try:
+            answer = self._http.call("POST", f"/system/calls/{_segment(id)}/replay", body=changes)
+        except NotFound as error:
+            raise _no_call(id, error) from None
+        return answer.header("X-Call-Id")
+
     def chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """The body of an invocation's answer as it comes."""
         return self._http.chunks(response)
@@ -234,6 +267,11 @@ def _marked(name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
     """The body of a namespace call; gateways refuse one without the mark (contract section 2.7)."""
     mark = {"openfaas": "1"}
     return msgspec.json.encode(FunctionNamespace(name, {**annotations, **mark}, {**labels, **mark}))
+
+
+def _no_call(id: str, error: NotFound) -> NotFound:
+    """The gateway's own words, where it is one that has async calls."""
+    return error if str(error) else NotFound(f"no such call: {id!r}; calls are forgotten after a week")
 
 
 def _no_namespace(name: str) -> str:

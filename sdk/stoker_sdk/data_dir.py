@@ -105,6 +105,11 @@ class DataDir:
         return self.logs / key.namespace / key.name
 
     @property
+    def queue(self) -> Path:
+        """The broker's: stored calls, and its log."""
+        return self.path / "queue"
+
+    @property
     def ids(self) -> Path:
         return self.path / "ids.json"
 

@@ -97,3 +97,45 @@ class GatewayInfo(msgspec.Struct, frozen=True):
     provider: ProviderInfo | None = None
     version: VersionInfo | None = None
     arch: str = ""
+
+
+class CallAttempt(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One attempt of a stored call; `number` counts from 1. `status` is 0 when there was no answer."""
+
+    number: int
+    started_at: str
+    ended_at: str
+    status: int = 0
+    reason: str = ""
+
+
+class CallStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One stored call. `state` is queued, running, retrying, done, dead or cancelled; times are RFC 3339.
+
+    `status` is the function's last one, `reason` says why a call is dead, `answer` holds the first 4 KiB of a dead
+    one's. `cursor` is what a listing goes on after. `replay_of` is the id of the call that this one repeats.
+    """
+
+    id: str
+    function: str
+    namespace: str
+    state: str
+    created_at: str
+    started_at: str = ""
+    ended_at: str = ""
+    status: int = 0
+    reason: str = ""
+    answer: str = ""
+    attempts: list[CallAttempt] = []
+    cursor: str = ""
+    replay_of: str = ""
+
+
+class CallReplay(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """Body of POST `/system/calls/ID/replay`: what is changed of the request; None leaves the body as it was.
+
+    Headers replace those of the same name; an empty text removes one.
+    """
+
+    headers: dict[str, str] = {}
+    body: bytes | None = None

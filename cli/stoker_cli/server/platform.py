@@ -1,7 +1,7 @@
 """The platform of one machine: which processes there are, what each is told, and what the user is shown.
 
-Order: the fork server, control, then the proxies; so at the end calls finish while what they need still runs. When this
-process is killed, control and proxies go with it by the parent-death signal and the fork server by its lifeline.
+Order: the fork server, the broker, control, the proxies, the workers; so at the end calls finish while what they need
+still runs. When this process is killed, the fork server goes by its lifeline, the others by the parent-death signal.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
+from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
 from stoker_cli.server.supervisor import Child, Supervisor
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.tls import Certificates, ensure_certificates
@@ -46,6 +47,7 @@ class ServeOptions:
     host_programs: bool
     build_ahead: bool = False
     drain_seconds: float = DRAIN_SECONDS
+    queue: QueueOptions = field(default_factory=lambda: QueueOptions())
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -80,12 +82,20 @@ def _start(
     interpreter = prepare_interpreter(options.data.path)
     certificates = ensure_certificates(options.data.tls, options.names)
     supervisor.start(_fork_server(run, interpreter, environment))
+    broker = prepare_queue(options.queue, options.data, run)
+    if broker is not None and not supervisor.stopping:
+        supervisor.start(broker_child(broker, environment))
     control = supervisor.start(_control(options, run, interpreter, environment))
     for number in range(options.proxies):
         if not supervisor.stopping:
             # The descriptors are ours for good: a proxy that is started again inherits them once more.
             sockets = http[number].dup().detach(), https[number].dup().detach()
             supervisor.start(_proxy(options, run, certificates, number, sockets, environment))
+    for number in range(options.queue.workers if options.queue.enabled else 0):
+        if not supervisor.stopping:
+            supervisor.start(
+                worker_child(options.queue, run, number, options.proxies, options.drain_seconds, environment)
+            )
     metrics = json.loads(control)["metrics"] if control else ""
     return {
         "http": url("http", http[0]),
@@ -124,6 +134,7 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "host_programs": options.host_programs,
         "build_command": build,
         "build_ahead": options.build_ahead,
+        "broker_file": str(run.broker_file) if options.queue.enabled else "",
     }
 
     def command(ready: int) -> list[str]:
@@ -151,6 +162,9 @@ def _proxy(
         "max_body": options.max_body,
         "max_waiting": options.max_waiting,
         "drain_seconds": options.drain_seconds,
+        "worker_socket": str(run.worker_socket(number)) if options.queue.enabled else "",
+        "broker_file": str(run.broker_file) if options.queue.enabled else "",
+        "max_async_body": options.queue.max_body,
     }
 
     def command(ready: int) -> list[str]:
@@ -163,6 +177,8 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     data = options.data
     print(f"stoker: serving on {addresses['http']} and {addresses['https']}")
     print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
+    if options.queue.enabled:
+        print(f"stoker: async calls are kept {options.queue.where(data)}, {options.queue.workers} worker(s)")
     if not options.first_id:
         print("stoker: not started as root, so functions run with the rights of this user")
     sys.stdout.flush()

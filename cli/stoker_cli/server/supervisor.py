@@ -24,13 +24,17 @@ _MAX_PAUSE = 10.0
 
 @dataclass
 class Child:
-    """A process that must run. `command` gets the descriptor on which the process writes a line when it answers."""
+    """A process that must run. `command` gets the descriptor on which the process writes a line when it answers.
+
+    A foreign program knows nothing of that: `answers` is asked again and again then, until it says yes.
+    """
 
     name: str
     command: Callable[[int], list[str]]
     environment: Mapping[str, str]
     descriptors: tuple[int, ...] = ()
     stop_seconds: float = 10.0
+    answers: Callable[[], bool] | None = None
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started: float = 0.0
@@ -56,7 +60,7 @@ class Supervisor:
         """Start a process and wait until it answers. Returns the line that it wrote; raises `StokerError`."""
         self._children.append(child)
         self._spawn(child)
-        line = self._wait_for_line(child)
+        line = self._wait_for_line(child) if child.answers is None else self._wait_until(child, child.answers)
         if not line and not self.stopping:
             raise StokerError(f"{child.name} did not start; what it printed above says why")
         return line
@@ -88,6 +92,18 @@ class Supervisor:
         os.close(child.ready)
         child.ready = -1
         return line.decode().strip()
+
+    def _wait_until(self, child: Child, answers: Callable[[], bool]) -> str:
+        os.close(child.ready)
+        child.ready = -1
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and not self.stopping and child.process is not None:
+            if answers():
+                return "ready"
+            if child.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        return ""
 
     def watch(self) -> None:
         """Keep the children running until asked to stop."""

@@ -31,6 +31,7 @@ from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.secrets import SecretStore
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
@@ -53,6 +54,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     build_command: list[str]
     ready_fd: int
     build_ahead: bool = False
+    broker_file: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -77,7 +79,10 @@ async def serve(settings: ControlSettings) -> None:
         build_ahead=settings.build_ahead,
     )
     namespaces = NamespaceStore(data.namespaces, data.set_aside)
-    app = make_app(config, provider, secrets, namespaces, proxies)
+    calls = StoredCalls(Path(settings.broker_file)) if settings.broker_file else None
+    if calls is not None:
+        await calls.start()
+    app = make_app(config, provider, secrets, namespaces, proxies, calls)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     runners = [make_runner(app), make_runner(make_metrics_app(app))]
     for runner in runners:
@@ -90,6 +95,8 @@ async def serve(settings: ControlSettings) -> None:
     await stop.wait()
     for runner in runners:
         await runner.cleanup()
+    if calls is not None:
+        await calls.close()
     await proxies.close()
     await provider.close()
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from stoker_gateway.control import (
     alert,
     builds,
+    calls,
     functions,
     health,
     info,
@@ -24,11 +25,22 @@ from stoker_gateway.control import (
     secrets,
 )
 from stoker_gateway.control.config import ControlConfig
-from stoker_gateway.control.keys import BUILD_PLACES, CONFIG, COUNTERS, NAMESPACES, PROVIDER, SECRETS, STOPPING, TRAFFIC
+from stoker_gateway.control.keys import (
+    BUILD_PLACES,
+    CALLS,
+    CONFIG,
+    COUNTERS,
+    NAMESPACES,
+    PROVIDER,
+    SECRETS,
+    STOPPING,
+    TRAFFIC,
+)
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
+from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.secrets import SecretStore
 
 ROUTES = (
@@ -39,6 +51,7 @@ ROUTES = (
     *secrets.ROUTES,
     *namespaces.ROUTES,
     *info.ROUTES,
+    *calls.ROUTES,
     *builds.ROUTES,
     *openapi.ROUTES,
     *health.ROUTES,
@@ -58,8 +71,12 @@ def make_app(
     secret_store: SecretStore,
     namespace_store: NamespaceStore,
     counters: Counters,
+    stored_calls: StoredCalls | None = None,
 ) -> web.Application:
-    """The application. The caller starts and closes the provider, and serves this with `make_runner`."""
+    """The application; `stored_calls` is None where async calls are off.
+
+    The caller starts and closes the provider, and serves this with `make_runner`.
+    """
     app = web.Application(
         middlewares=[
             middleware.count,
@@ -69,6 +86,7 @@ def make_app(
         ]
     )
     app[CONFIG], app[PROVIDER], app[COUNTERS] = config, provider, counters
+    app[CALLS] = stored_calls
     app[SECRETS], app[NAMESPACES] = secret_store, namespace_store
     app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()
     app[BUILD_PLACES] = asyncio.Semaphore(config.builds_at_once)

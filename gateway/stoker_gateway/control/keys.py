@@ -11,6 +11,7 @@ from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
+from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.secrets import SecretStore
 
 CONFIG: web.AppKey[ControlConfig] = web.AppKey("config", ControlConfig)
@@ -21,3 +22,4 @@ COUNTERS: web.AppKey[Counters] = web.AppKey("counters")
 TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)
 BUILD_PLACES: web.AppKey[asyncio.Semaphore] = web.AppKey("build places", asyncio.Semaphore)
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)
+CALLS: web.AppKey[StoredCalls | None] = web.AppKey("stored calls")

@@ -10,6 +10,8 @@ from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.messages import (
     AlertGroup,
     BuildLine,
+    CallReplay,
+    CallStatus,
     DeleteFunctionRequest,
     FunctionNamespace,
     GatewayInfo,
@@ -30,7 +32,11 @@ STRUCTS: Final = (
     LogMessage,
     AlertGroup,
     BuildLine,
+    CallStatus,
+    CallReplay,
 )
+
+CALL_STATES: Final = ("queued", "running", "retrying", "done", "dead", "cancelled")
 
 _NAME = {"pattern": f"^{LABEL_PATTERN}$", "maxLength": MAX_NAME}
 _NAMESPACE = {"pattern": f"^({LABEL_PATTERN})?$", "maxLength": MAX_NAME}
@@ -44,6 +50,7 @@ NARROWED: Final[Mapping[str, Mapping[str, Any]]] = {
     "Secret": {"name": _SECRET_NAME, "namespace": _NAMESPACE},
     "FunctionNamespace": {"name": _NAME},
     "LogMessage": {"timestamp": {"format": "date-time"}},
+    "CallStatus": {"state": {"enum": list(CALL_STATES)}, "createdAt": {"format": "date-time"}},
 }
 """What the types cannot say, by struct and field."""
 
@@ -200,6 +207,34 @@ _NAMESPACES: Final = (
     ),
 )  # fmt: skip
 
+_CALLS: Final = (
+    Operation(
+        "GET", "/system/calls", "listCalls", "Async calls: those that wait or run, then those that have ended.",
+        "calls", {200: ("A page, oldest first; an empty one is the last.", list[CallStatus])},
+        query=(
+            _query("function", "Of this function only."),
+            _query("namespace", "Of this namespace only; the default one with a function."),
+            _query("state", "In this state only.", enum=["", *CALL_STATES]),
+            _query("after", "The `cursor` of the last call of the page before."),
+            _query("limit", "Calls of a page, at most 1000.", type="integer", minimum=1, maximum=1000),
+        ),
+        errors=(400, 404, 503),
+    ),
+    Operation(
+        "GET", "/system/calls/{id}", "showCall", "One async call, by its `X-Call-Id`.", "calls",
+        {200: ("The call.", CallStatus)}, errors=(404, 503),
+    ),
+    Operation(
+        "DELETE", "/system/calls/{id}", "cancelCall", "Cancel a call that waits or runs.", "calls", _DONE,
+        errors=(404, 409, 503),
+    ),
+    Operation(
+        "POST", "/system/calls/{id}/replay", "replayCall",
+        "Queue a dead call once more; `X-Call-Id` of the answer is the new call's.", "calls", _DONE,
+        body=CallReplay, errors=(404, 409, 503),
+    ),
+)  # fmt: skip
+
 _PLATFORM: Final = (
     Operation(
         "GET", "/system/info", "showInfo", "What runs here, in which release.", "platform",
@@ -226,4 +261,4 @@ _PLATFORM: Final = (
     ),
 )  # fmt: skip
 
-OPERATIONS: Final = (*_FUNCTIONS, *_SECRETS, *_NAMESPACES, *_PLATFORM)
+OPERATIONS: Final = (*_FUNCTIONS, *_SECRETS, *_NAMESPACES, *_CALLS, *_PLATFORM)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
-from stoker_gateway.routes import Route, Target
+from stoker_gateway.routes import Route, Target, queue_annotations
 from stoker_sdk.errors import BadInput, Conflict, NotFound
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, Instance
 from stoker_sdk.names import FunctionKey
@@ -187,7 +187,8 @@ class MemoryProvider:
     def _route(self, function: _Function) -> Route:
         spec = function.spec
         targets = [Target(instance, self._address(instance)) for instance in function.healthy]
-        return Route(str(spec.key), spec.timeout, spec.concurrency, targets, "" if targets else function.failure)
+        failure, annotations = "" if targets else function.failure, queue_annotations(spec.annotations)
+        return Route(str(spec.key), spec.timeout, spec.concurrency, targets, failure, annotations=annotations)
 
     async def _tell_followers(self) -> None:
         async with self._printed:

@@ -8,18 +8,22 @@ The process ends with its supervisor (parent-death signal); SIGTERM lets running
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
 
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
+from stoker_gateway.proxy.enqueue import MAX_INLINE, Enqueue
 from stoker_gateway.proxy.proxy import Proxy
 from stoker_sdk.processes import die_with_parent, say_ready
 from stoker_wire.server import Server
@@ -30,7 +34,10 @@ _COUNTERS_SECONDS = 1.0
 
 
 class ProxyConfig(msgspec.Struct, frozen=True):
-    """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits."""
+    """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits.
+
+    `worker_socket` is where workers of this machine call functions; `broker_file` is empty without a broker.
+    """
 
     number: int
     http_fds: list[int]
@@ -43,6 +50,9 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     max_waiting: int
     drain_seconds: float
     ready_fd: int
+    worker_socket: str = ""
+    broker_file: str = ""
+    max_async_body: int = MAX_INLINE
 
 
 class ControlLink:
@@ -104,8 +114,14 @@ class ControlLink:
 async def serve(config: ProxyConfig) -> None:
     loop = asyncio.get_running_loop()
     link = ControlLink(config.table_socket)
+    broker_file = Path(config.broker_file) if config.broker_file else None
+    enqueue = Enqueue(broker_file, name=f"proxy {config.number}", limit=config.max_async_body)
     proxy = link.proxy = Proxy(
-        f"unix:{config.control_socket}", link.wake, max_body=config.max_body, max_waiting=config.max_waiting
+        f"unix:{config.control_socket}",
+        link.wake,
+        max_body=config.max_body,
+        max_waiting=config.max_waiting,
+        enqueue=enqueue,
     )
     following = loop.create_task(link.run(), name="table link")
     stop = asyncio.Event()
@@ -124,6 +140,7 @@ async def serve(config: ProxyConfig) -> None:
         listener.close()
     server.drain()
     await _until_idle(server, config.drain_seconds)
+    await enqueue.close()
     following.cancel()
     server.close()
     proxy.close()
@@ -146,7 +163,20 @@ async def _listen(config: ProxyConfig, server: Server) -> list[asyncio.Server]:
                 server, sock=sock, ssl=context, ssl_handshake_timeout=server.limits.header_wait, backlog=1024
             )
             listeners.append(listener)
+    if config.worker_socket:
+        listeners.append(await _listen_to_workers(config.worker_socket, server))
     return listeners
+
+
+async def _listen_to_workers(path: str, server: Server) -> asyncio.Server:
+    """A socket that only this user can open: what comes from it is trusted to be as a proxy has stored it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - one that was killed left its own
+    old_mask = os.umask(0o177)
+    try:
+        return await asyncio.get_running_loop().create_unix_server(server, path, backlog=1024)
+    finally:
+        os.umask(old_mask)
 
 
 async def _until_idle(server: Server, seconds: float) -> None:

@@ -67,8 +67,13 @@ class Stamp:
 NO_STAMP = Stamp(b"", b"")
 
 
-def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) -> tuple[Stamp, bytes]:
-    """The call's stamp, and the request's head as the replica gets it, framing included."""
+def request_head(
+    proxy: Proxy, exchange: Exchange, path: bytes, begun: float, *, id: bytes = b"", framing: bytes | None = None
+) -> tuple[Stamp, bytes]:
+    """The call's stamp, and the request's head as the replica gets it, framing included.
+
+    `id` and `framing` replace the caller's id and the framing in which the body came.
+    """
     call_id = b""
     forwarded = b""
     host, proto = exchange.host, b"https" if exchange.secure else b"http"
@@ -86,7 +91,9 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
             host = value
         elif known == _FORWARDED_PROTO:
             proto = value
-    call_id = call_id or proxy.call_ids.next()
+    call_id = id or call_id or proxy.call_ids.next()
+    if not exchange.peer:  # a worker, whose request is as a proxy made it: there is no hop to add
+        forwarded = forwarded.removesuffix(b", ")
     stamp = Stamp(call_id, b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (call_id, proxy.wall_nanoseconds(begun)))
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\n%b\r\n" % (
         exchange.method,
@@ -96,7 +103,7 @@ def request_head(proxy: Proxy, exchange: Exchange, path: bytes, begun: float) ->
         stamp.lines,
         forwarded + exchange.peer,
         host,
-        b"X-Forwarded-Proto: %b\r\n%b" % (proto, _framing(exchange)),
+        b"X-Forwarded-Proto: %b\r\n%b" % (proto, _framing(exchange) if framing is None else framing),
     )
     return stamp, head
 

@@ -15,6 +15,7 @@ from email.utils import formatdate
 
 from stoker_gateway.counters import FunctionCounters
 from stoker_gateway.proxy.call import Call
+from stoker_gateway.proxy.enqueue import Enqueue
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.headers import CallIds, error_block
 from stoker_gateway.routes import Route, Target
@@ -24,6 +25,7 @@ from stoker_wire.server import Exchange
 
 _TICK = 0.1
 _PREFIX = b"/function/"
+_ASYNC_PREFIX = b"/async-function/"
 _DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
 
 
@@ -38,6 +40,7 @@ class Proxy:
         max_body: int,
         max_waiting: int,
         control_wait: float = 10.0,
+        enqueue: Enqueue | None = None,
     ) -> None:
         self.pool = Pool()
         self.call_ids = CallIds()
@@ -50,25 +53,36 @@ class Proxy:
         self._control = Entry("the control API")
         self._control.update(Route("", math.inf, 0, [Target("control", control_address)]))
         self._control_wait = control_wait
+        self._enqueue = enqueue or Enqueue(None)
         self._loop = asyncio.get_running_loop()
         self._tick()
 
     def handle(self, exchange: Exchange) -> None:
         """Where every exchange of this proxy begins."""
         target = exchange.target
-        if not target.startswith(_PREFIX):
+        if target.startswith(_PREFIX):
+            name, path = _split(target[10:])
+            entry = self._by_token.get(name)
+            if entry is None:
+                self._refuse_unknown(exchange, name)
+            else:
+                Call(self, exchange, entry, path).begin()
+        elif target.startswith(_ASYNC_PREFIX):
+            self._handle_async(exchange, target[16:])
+        else:
             Call(self, exchange, self._control, target).begin()
+
+    def _handle_async(self, exchange: Exchange, rest: bytes) -> None:
+        if exchange.method == b"DELETE":
+            # The contract's way to cancel a call (section 5.5).
+            Call(self, exchange, self._control, b"/system/calls/" + rest).begin()
             return
-        name, slash, rest = target[10:].partition(b"/")
-        path = slash + rest or b"/"
-        if b"?" in name:
-            name, _, query = target[10:].partition(b"?")
-            path = b"/?" + query
+        name, _ = _split(rest)
         entry = self._by_token.get(name)
         if entry is None:
             self._refuse_unknown(exchange, name)
         else:
-            Call(self, exchange, entry, path).begin()
+            self._enqueue.begin(self, exchange, entry.key, rest[len(name) :])
 
     def _refuse_unknown(self, exchange: Exchange, name: bytes) -> None:
         body = b"function %b is not deployed here; `stoker list` shows what is\n" % (name[:200] or b"with no name")
@@ -202,6 +216,15 @@ class Proxy:
     def close(self) -> None:
         self._timer.cancel()
         self.pool.close()
+
+
+def _split(rest: bytes) -> tuple[bytes, bytes]:
+    """The function's name, and the path with its query, of what follows the route's prefix."""
+    name, slash, path = rest.partition(b"/")
+    if b"?" in name:
+        name, _, query = rest.partition(b"?")
+        return name, b"/?" + query
+    return name, slash + path or b"/"
 
 
 def _tokens(key: str) -> list[bytes]:

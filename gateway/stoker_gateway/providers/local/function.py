@@ -24,7 +24,7 @@ from stoker_gateway.providers.local.logfiles import LogFiles
 from stoker_gateway.providers.local.plan import Replica, Version, next_delay, plan
 from stoker_gateway.providers.local.records import Record
 from stoker_gateway.providers.local.standing import Standing
-from stoker_gateway.routes import Loss, Route, Target
+from stoker_gateway.routes import Loss, Route, Target, queue_annotations
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.faults import FIXES
 from stoker_sdk.function import FunctionStatus
@@ -215,7 +215,9 @@ class LocalFunction:
             failure, code = self._trouble, self._trouble_code
         else:
             failure, code = self._sickness(), "unhealthy"
-        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code if failure else "")
+        code = code if failure else ""
+        annotations = queue_annotations(spec.annotations)
+        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code, annotations=annotations)
 
     # Replicas
 

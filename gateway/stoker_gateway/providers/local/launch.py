@@ -47,6 +47,15 @@ class RunDir:
         return self.path / "fork.sock"
 
     @property
+    def broker_file(self) -> Path:
+        """How our processes reach the broker; mode 0600, since it may hold a token."""
+        return self.path / "broker.json"
+
+    def worker_socket(self, proxy: int) -> Path:
+        """Where workers call functions through this proxy."""
+        return self.path / f"proxy-{proxy}.sock"
+
+    @property
     def sockets(self) -> Path:
         return self.path / "s"
 

@@ -1,0 +1,72 @@
+"""`/system/calls`: async calls, by function and state, one by its id, cancelled, replayed."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from stoker_gateway.control import answers
+from stoker_gateway.control.bodies import last, read_struct
+from stoker_gateway.control.keys import CALLS, CONFIG, NAMESPACES
+from stoker_gateway.queue.calls import CallFilter, StoredCalls
+from stoker_gateway.queue.subjects import is_call_id
+from stoker_sdk.errors import BadInput, NotFound
+from stoker_sdk.messages import CallReplay
+from stoker_sdk.names import DEFAULT_NAMESPACE, check_function_name
+
+_MOST = 1000
+_REPLAY_LIMIT = 24 * 1024 * 1024
+"""A body of 16 MiB is longer in base64."""
+
+
+async def list_calls(request: web.Request) -> web.Response:
+    calls = _calls(request)
+    function, namespace = last(request, "function"), last(request, "namespace")
+    if namespace or function:
+        namespace = request.app[NAMESPACES].existing(namespace or DEFAULT_NAMESPACE)
+    if function:
+        check_function_name(function)
+    wanted = CallFilter(namespace, function, last(request, "state"))
+    return answers.json(await calls.page(wanted, last(request, "after"), _limit(last(request, "limit", "50"))))
+
+
+async def show_call(request: web.Request) -> web.Response:
+    return answers.json(await _calls(request).show(_id(request)))
+
+
+async def cancel_call(request: web.Request) -> web.Response:
+    await _calls(request).cancel(_id(request))
+    return answers.accepted()
+
+
+async def replay_call(request: web.Request) -> web.Response:
+    calls, id = _calls(request), _id(request)
+    changes = await read_struct(request, CallReplay, max(_REPLAY_LIMIT, request.app[CONFIG].body_limit))
+    return answers.accepted({"X-Call-Id": await calls.replay(id, changes)})
+
+
+def _calls(request: web.Request) -> StoredCalls:
+    calls = request.app[CALLS]
+    if calls is None:
+        raise NotFound("async calls are switched off here: start without --no-async")
+    return calls
+
+
+def _id(request: web.Request) -> str:
+    id = request.match_info["id"]
+    if not is_call_id(id):
+        raise NotFound(f"no call can have the id {id[:80]!r}")
+    return id
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6 and 1 <= int(text) <= _MOST):
+        raise BadInput(f"limit is {text[:20]!r}: write a number from 1 to {_MOST}")
+    return int(text)
+
+
+ROUTES = (
+    web.get("/system/calls", list_calls),
+    web.get("/system/calls/{id}", show_call),
+    web.delete("/system/calls/{id}", cancel_call),
+    web.post("/system/calls/{id}/replay", replay_call),
+)

@@ -1,0 +1,226 @@
+"""`POST /async-function/NAME[/rest]`: the request is stored, and answered 202 when the broker says so (contract 5.1).
+
+What is stored is the request as it would go to a replica, so that the call which a worker makes later is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stoker_gateway.proxy.headers import error_block, request_head
+from stoker_gateway.queue.publisher import EXISTS, STORED, TIMEOUT, Publisher
+from stoker_gateway.queue.stored import VERSION, StoredCall, encode
+from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id, call_subject
+from stoker_sdk.errors import StokerError
+from stoker_sdk.names import key_from_route
+from stoker_wire.server import IDLE, Exchange
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from stoker_gateway.proxy.proxy import Proxy
+
+log = logging.getLogger("stoker.proxy")
+
+MAX_INLINE: Final = 16 * 1024 * 1024
+DEADLINE: Final = 5.0
+"""Seconds that a caller waits for the broker, its restart included."""
+_MOST_WAITING: Final = 10_000
+_BELL_SECONDS: Final = 1.0
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+
+
+class Enqueue:
+    """A proxy's way to the broker: connected when the first call comes, since many platforms never see one.
+
+    `broker_file` has the broker's settings; None: there is no broker.
+    """
+
+    def __init__(self, broker_file: Path | None, *, name: str = "proxy", limit: int = MAX_INLINE) -> None:
+        self.limit = limit
+        self.publisher: Publisher | None = None
+        self.client: Client | None = None
+        self.waiting = 0
+        self._file = broker_file
+        self._name = name
+        self._rung: dict[str, float] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._checks: set[asyncio.Task[None]] = set()
+
+    def begin(self, proxy: Proxy, exchange: Exchange, key: str, rest: bytes) -> None:
+        """Take the exchange: gather its body, store the call, answer. `rest` is path and query behind the name."""
+        call = Enqueuing(self, proxy, exchange, key, rest)
+        if exchange.method != b"POST":
+            block = error_block(proxy, "client", "method-not-allowed", b"", retry=False) + b"Allow: POST\r\n"
+            exchange.respond(405, block, b"calls are queued by POST; other methods are for /function/\n")
+        elif self._file is None:
+            call.refuse(501, "client", "no-queue", "async calls are switched off here: start without --no-async")
+        elif exchange.length > self.limit:
+            call.refuse_size()
+        elif self.waiting >= _MOST_WAITING:
+            call.refuse(503, "platform", "queue-busy", f"{self.waiting} calls wait for the broker already: try later")
+        else:
+            self._connect()
+            call.gather()
+
+    def _connect(self) -> None:
+        if self.publisher is None:
+            self.publisher = Publisher(deadline=DEADLINE)
+            self._connecting = asyncio.get_running_loop().create_task(self._open(self.publisher), name="broker")
+
+    async def _open(self, publisher: Publisher) -> None:
+        from stoker_gateway.queue.connection import connect, read_settings
+
+        assert self._file is not None
+        try:
+            client = await connect(read_settings(self._file), f"stoker {self._name}", back=publisher.reconnected)
+            await publisher.start(client)
+            self.client = client
+        except (OSError, ValueError, StokerError) as error:
+            log.error("no connection to the broker: %s", error)
+            self.publisher = None  # its calls are told at their deadline, and the next call tries again
+
+    def ring(self, key: str, now: float) -> None:
+        """Now and then tell the workers that this function has calls."""
+        if self.publisher is not None and now - self._rung.get(key, -_BELL_SECONDS) >= _BELL_SECONDS:
+            self._rung[key] = now
+            self.publisher.tell(bell_subject(key_from_route(key)))
+
+    def check_id(self, id: str, then: Callable[[bool], None]) -> None:
+        """Whether a caller's own id is free: no call, ended or not, has it."""
+        task = asyncio.get_running_loop().create_task(self._check_id(id, then), name="check id")
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
+
+    async def _check_id(self, id: str, then: Callable[[bool], None]) -> None:
+        from stoker_gateway.queue.lookup import any_of
+
+        client = self.client
+        try:
+            assert client is not None
+            taken = await any_of(client, OUTCOMES, by_id("outcome", id)) or await any_of(
+                client, CALLS, by_id("call", id)
+            )
+        except (StokerError, AssertionError):
+            taken = None  # not knowing, we take a new one
+            then(False)
+            return
+        then(taken is None)
+
+    async def close(self) -> None:
+        if self.publisher is not None:
+            await self.publisher.drain(DEADLINE)
+            self.publisher.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.client is not None:
+            await self.client.close()
+
+
+class Enqueuing:
+    """One exchange on its way into the queue. Owner of the exchange."""
+
+    def __init__(self, enqueue: Enqueue, proxy: Proxy, exchange: Exchange, key: str, rest: bytes) -> None:
+        self._enqueue = enqueue
+        self._proxy = proxy
+        self._exchange = exchange
+        self._key = key
+        self._rest = rest
+        self._body: list[bytes] = []
+        self._id = b""
+        self._at = 0
+        self._gone = False
+
+    def gather(self) -> None:
+        self._exchange.owner = self
+        self._enqueue.waiting += 1
+        if self._exchange.length == 0:
+            self.body_end()
+        else:
+            self._exchange.accept_body()
+
+    # Owner of the exchange
+
+    def body(self, data: bytes) -> None:
+        if self._exchange.received > self._enqueue.limit:
+            self._leave()
+            self.refuse_size()
+        else:
+            self._body.append(data)
+
+    def body_end(self) -> None:
+        if self._gone or self._id:
+            return
+        self._at = time.time_ns()
+        given = next((value for name, value in self._exchange.fields if name.lower() == b"x-call-id"), b"")
+        self._id = self._proxy.call_ids.next()
+        if _GIVEN_ID.fullmatch(given) and self._enqueue.client is not None:
+            self._enqueue.check_id(given.decode(), lambda free: self._publish(given if free else self._id))
+        else:
+            self._publish(self._id)
+
+    def flush(self) -> None: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+
+    def client_gone(self) -> None:
+        """Before the body's end nothing was stored; after it the call is, though nobody hears of it."""
+        self._leave()
+
+    # The broker
+
+    def _publish(self, id: bytes) -> None:
+        self._id = id
+        if self._gone:
+            return
+        publisher = self._enqueue.publisher
+        body = b"".join(self._body)
+        framing = b"Content-Length: %d\r\n" % len(body) if body or self._exchange.length else b""
+        path = b"/function/%b%b" % (self._key.encode(), self._rest)
+        begun = time.monotonic()
+        _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
+        callback = next((value for name, value in self._exchange.fields if name.lower() == b"x-callback-url"), b"")
+        call = StoredCall(VERSION, id.decode(), self._key, self._at, callback.decode("latin-1"))
+        subject = call_subject(key_from_route(self._key), call.id)
+        if publisher is None or not publisher.publish(subject, encode(call, head, body), self._stored):
+            self._leave()
+            self.refuse(503, "platform", "queue-busy", "too much waits for the broker already: try again later")
+
+    def _stored(self, result: str) -> None:
+        if result == STORED:
+            self._enqueue.ring(self._key, time.monotonic())
+        if self._gone:
+            return
+        if result == EXISTS:  # the caller's id was taken meanwhile
+            self._publish(self._proxy.call_ids.next())
+            return
+        self._leave()
+        if result == STORED:
+            stamp = b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (self._id, self._at)
+            self._exchange.respond(202, stamp + self._proxy.date_line, b"")
+        elif result == TIMEOUT:
+            self.refuse(503, "platform", "queue-unavailable", "the broker does not answer: try again later")
+        else:
+            self.refuse(503, "platform", "queue-full", f"the broker refuses the call: {result}")
+
+    def refuse_size(self) -> None:
+        text = f"the body is larger than {self._enqueue.limit} bytes, the most that an async call may have"
+        self.refuse(413, "client", "body-too-large", text)
+
+    def refuse(self, status: int, side: str, code: str, reason: str) -> None:
+        block = error_block(self._proxy, side, code, b"", retry=status == 503)
+        self._exchange.owner = IDLE
+        self._exchange.respond(status, block, f"{reason}\n".encode())
+
+    def _leave(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._enqueue.waiting -= 1
+            self._exchange.owner = IDLE
+            self._body = []

@@ -1,0 +1,309 @@
+"""Stored calls as control shows and changes them. There is no index of ours: all is read from the streams when asked.
+
+A listing goes through the calls without an outcome first, then through the outcomes; `c:SEQUENCE` and `o:SEQUENCE` are
+its cursors. What runs now is asked of the workers, who are given a moment to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from stoker_gateway.queue import outcomes
+from stoker_gateway.queue.connection import connect, read_settings
+from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of
+from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
+from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
+from stoker_gateway.queue.replay import changed_request
+from stoker_gateway.queue.stored import VERSION, BadCall, StoredCall, decode, encode
+from stoker_gateway.queue.streams import ask, ensure_streams, trim
+from stoker_gateway.queue.subjects import (
+    ATTEMPTS,
+    CALLS,
+    CANCEL,
+    OUTCOMES,
+    RUNNING,
+    attempt_subject,
+    bell_subject,
+    by_id,
+    call_subject,
+    key_and_id,
+    of_functions,
+    outcome_subject,
+)
+from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
+from stoker_sdk.messages import CallAttempt, CallReplay, CallStatus
+from stoker_sdk.names import FunctionKey, key_from_route
+from stoker_sdk.units import format_rfc3339
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+log = logging.getLogger("stoker.control")
+
+_START_SECONDS: Final = 5.0
+_RUNNING_SECONDS: Final = 0.1
+_PUBLISH_SECONDS: Final = 5.0
+_TRIM_SECONDS: Final = 30.0
+_OPEN_STATES: Final = ("queued", "running", "retrying")
+_CURSOR: Final = re.compile(r"([co]):([0-9]{1,19})")
+
+
+@dataclass(frozen=True)
+class CallFilter:
+    """Empty texts mean all."""
+
+    namespace: str = ""
+    function: str = ""
+    state: str = ""
+
+
+class StoredCalls:
+    """Control's connection to the broker. It makes the streams, and again whenever the broker comes back."""
+
+    def __init__(self, broker_file: Path) -> None:
+        self._file = broker_file
+        self._client: Client | None = None
+        self._publisher: Publisher | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and make the streams; a broker that does not answer soon is waited for in the background."""
+        self._starting = asyncio.get_running_loop().create_task(self._connect(), name="broker")
+        deadline = time.monotonic() + _START_SECONDS
+        while self._client is None and not self._starting.done() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self._client is None:
+            log.warning("the broker does not answer yet: async calls are refused until it does")
+
+    async def _connect(self) -> None:
+        try:
+            publisher = Publisher(deadline=_PUBLISH_SECONDS)
+            client = await connect(read_settings(self._file), "stoker control", back=publisher.reconnected)
+            await publisher.start(client)
+        except (OSError, ValueError, StokerError) as error:
+            log.error("no connection to the broker: %s", error)
+            return
+        while True:
+            try:
+                await ensure_streams(client)
+                break
+            except Unavailable as error:
+                log.warning("%s", error)
+                await asyncio.sleep(1)
+        self._client, self._publisher = client, publisher
+        await self._keep_small(client)
+
+    async def _keep_small(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(_TRIM_SECONDS)
+            try:
+                await trim(client)
+            except Unavailable as error:
+                log.debug("%s", error)
+
+    async def close(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._publisher is not None:
+            self._publisher.close()
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def client(self) -> Client:
+        if self._client is None or not self._client.is_connected:
+            raise Unavailable("the broker does not answer: async calls cannot be seen now; try again later")
+        return self._client
+
+    # One call
+
+    async def show(self, id: str) -> CallStatus:
+        """Raises `NotFound`, `Unavailable`."""
+        found = await any_of(self.client, OUTCOMES, by_id("outcome", id))
+        if found is None:
+            waiting = await any_of(self.client, CALLS, by_id("call", id))
+            if waiting is not None:
+                return await self._status_of_open(waiting, await self._running(id))
+            found = await any_of(self.client, OUTCOMES, by_id("outcome", id))  # it may just have ended
+        if found is None:
+            raise NotFound(f"no such call: {id!r}; it was never accepted, or is forgotten after a week")
+        return _status_of_outcome(found)
+
+    async def cancel(self, id: str) -> None:
+        """Its outcome is stored first, so whatever a worker may report later is refused. Raises also `Conflict`."""
+        found = await any_of(self.client, CALLS, by_id("call", id))
+        named = key_and_id(found.subject) if found else None
+        if found is None or named is None:
+            status = await self.show(id)
+            raise Conflict(f"call {id} has ended already: it is {status.state}")
+        key = named[0]
+        now = format_rfc3339(time.time_ns())
+        outcome = Outcome(id, str(key), CANCELLED, found.at, now, reason="cancelled")
+        result = await self._publish(outcome_subject(key, id), outcomes.encode(outcome), {STATE_HEADER: CANCELLED})
+        if result == EXISTS:
+            raise Conflict(f"call {id} has ended already")
+        error = await ask(self.client, f"STREAM.PURGE.{CALLS}", {"filter": call_subject(key, id)})
+        if error is not None:
+            raise Unavailable(f"call {id} is cancelled, but not removed from the queue: {error.description}")
+        await self.client.publish(CANCEL, id.encode())
+
+    async def replay(self, id: str, changes: CallReplay) -> str:
+        """Queue the request of a dead call under a new id, which is returned."""
+        status = await self.show(id)
+        if status.state != DEAD:
+            raise Conflict(f"call {id} is {status.state}: only dead calls are replayed")
+        found = await any_of(self.client, DEAD_STREAM, by_id("dead", id))
+        if found is None:
+            raise NotFound(f"the request of call {id} is not kept any more")
+        try:
+            call, request = decode(found.data)
+        except BadCall as error:
+            raise Conflict(f"call {id} can never be run: {error}") from error
+        new = uuid.uuid4().hex
+        fresh = StoredCall(VERSION, new, call.key, time.time_ns(), call.callback, replay_of=id)
+        key = key_from_route(call.key)
+        payload = encode(fresh, changed_request(request, new, changes))
+        result = await self._publish(call_subject(key, new), payload)
+        if result != STORED:
+            raise Unavailable(f"the broker refuses the call: {result}")
+        await self.client.publish(bell_subject(key))
+        return new
+
+    # Many
+
+    async def page(self, wanted: CallFilter, after: str, limit: int) -> list[CallStatus]:
+        if wanted.state and wanted.state not in (*STATES, *_OPEN_STATES):
+            raise BadInput(f"state {wanted.state[:20]!r} is not one of {', '.join((*_OPEN_STATES, *STATES))}")
+        stage, sequence = _cursor(after)
+        page: list[CallStatus] = []
+        if stage == "c" and wanted.state not in STATES:
+            page = await self._open_calls(wanted, sequence, limit)
+        if len(page) < limit and wanted.state not in _OPEN_STATES:
+            page += await self._ended_calls(wanted, sequence if stage == "o" else 1, limit - len(page))
+        return page
+
+    async def _open_calls(self, wanted: CallFilter, sequence: int, limit: int) -> list[CallStatus]:
+        running = await self._running("")
+        filter = of_functions("call", wanted.namespace, wanted.function)
+        page: list[CallStatus] = []
+        while len(page) < limit:
+            found = await page_of(self.client, CALLS, filter, sequence, limit - len(page))
+            if not found:
+                break
+            sequence = found[-1].sequence + 1
+            statuses = [await self._status_of_open(one, running) for one in found if key_and_id(one.subject)]
+            page += [status for status in statuses if wanted.state in ("", status.state)]
+        return page
+
+    async def _ended_calls(self, wanted: CallFilter, sequence: int, limit: int) -> list[CallStatus]:
+        filter = of_functions("outcome", wanted.namespace, wanted.function)
+        page: list[CallStatus] = []
+        while len(page) < limit:
+            found = await page_of(self.client, OUTCOMES, filter, sequence, max(limit - len(page), 100))
+            if not found:
+                break
+            sequence = found[-1].sequence + 1
+            page += [_status_of_outcome(one) for one in found if wanted.state in ("", one.headers.get(STATE_HEADER))]
+        return page[:limit]
+
+    # Parts
+
+    async def _status_of_open(self, found: Found, running: dict[str, Running]) -> CallStatus:
+        named = key_and_id(found.subject)
+        assert named is not None
+        key, id = named
+        runs = running.get(id)
+        attempts = await self._attempts(key, id) if runs is None else []
+        state = "running" if runs else "retrying" if attempts else "queued"
+        return CallStatus(
+            id,
+            key.name,
+            key.namespace,
+            state,
+            found.at,
+            started_at=runs.started_at if runs else attempts[0].started_at if attempts else "",
+            status=attempts[-1].status if attempts else 0,
+            attempts=attempts,
+            cursor=f"c:{found.sequence}",
+        )
+
+    async def _attempts(self, key: FunctionKey, id: str) -> list[CallAttempt]:
+        found = await last_of(self.client, ATTEMPTS, attempt_subject(key, id))
+        try:
+            return outcomes.decode_attempts(found.data) if found else []
+        except msgspec.MsgspecError:
+            return []
+
+    async def _running(self, id: str) -> dict[str, Running]:
+        """By id; what no worker has said within a moment counts as not running."""
+        client = self.client
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox)
+        running: dict[str, Running] = {}
+        try:
+            await client.publish(RUNNING, id.encode(), reply=inbox)
+            async with asyncio.timeout(_RUNNING_SECONDS):
+                while not (id and running):
+                    message = await answers.next_msg(timeout=_PUBLISH_SECONDS)
+                    running |= {one.id: one for one in outcomes.decode_running(message.data)}
+        except (TimeoutError, msgspec.MsgspecError):
+            pass
+        finally:
+            await answers.unsubscribe()
+        return running
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> str:
+        publisher = self._publisher
+        stored: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if publisher is None or not publisher.publish(subject, payload, stored.set_result, headers):
+            raise Unavailable("the broker does not answer: try again later")
+        result = await asyncio.shield(stored)
+        if result not in (STORED, EXISTS):
+            raise Unavailable(f"the broker did not store it: {result}")
+        return result
+
+
+def _status_of_outcome(found: Found) -> CallStatus:
+    cursor = f"o:{found.sequence}"
+    named = key_and_id(found.subject)
+    key, id = named if named else (FunctionKey("", ""), "")
+    try:
+        outcome = outcomes.decode_outcome(found.data)
+    except msgspec.MsgspecError as error:
+        reason = f"its outcome cannot be read: {error}"
+        return CallStatus(id, key.name, key.namespace, DEAD, found.at, reason=reason, cursor=cursor)
+    return CallStatus(
+        id,
+        key.name,
+        key.namespace,
+        outcome.state if outcome.state in STATES else DEAD,
+        outcome.created_at,
+        outcome.started_at,
+        outcome.ended_at,
+        outcome.status,
+        outcome.reason,
+        outcome.answer,
+        outcome.attempts,
+        cursor,
+        outcome.replay_of,
+    )
+
+
+def _cursor(after: str) -> tuple[str, int]:
+    """The stage and the sequence to go on at."""
+    if not after:
+        return "c", 1
+    match = _CURSOR.fullmatch(after)
+    if match is None:
+        raise BadInput(f"after is {after[:40]!r}: give the cursor of the last call of the page before")
+    return match[1], int(match[2]) + 1

@@ -1,0 +1,171 @@
+"""One function in a worker: its consumer, its slots, its calls. Lanes share nothing, so that none waits for another.
+
+Slots are `concurrency` times ready replicas, shared by the workers; without a concurrency they are learned: few at
+first, more with every success that was as quick as the first ones, half of them when the platform says "too many".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from stoker_gateway.queue.policy import settings_of
+from stoker_gateway.queue.run import Run
+from stoker_gateway.queue.streams import ask
+from stoker_gateway.queue.subjects import CALLS, consumer_name, of_functions
+from stoker_gateway.routes import Route
+from stoker_sdk.errors import Unavailable
+from stoker_sdk.names import key_from_route
+
+if TYPE_CHECKING:
+    from stoker_gateway.queue.worker import Worker
+
+log = logging.getLogger("stoker.worker")
+
+_NS: Final = 10**9
+_FIRST, _MOST = 4.0, 1000.0
+_PULL_SECONDS: Final = 30
+_PULL_BYTES: Final = 40 * 1024 * 1024
+"""More than the largest message, so that one always fits."""
+_BATCH: Final = 100
+_SETTLED: Final = ("404", "408")
+"""A pull that ended as pulls do: its time was up."""
+
+
+class Lane:
+    """Made when the first call of a function is heard of."""
+
+    def __init__(self, worker: Worker, number: int, key: str) -> None:
+        self.worker = worker
+        self.key = key
+        self.function = key_from_route(key)
+        self.retries = settings_of({})
+        self.runs: dict[str, Run] = {}
+        self._number = number
+        self._route: Route | None = None
+        self._learned = _FIRST
+        self._quickest = math.inf
+        self._slowing = False
+        self._asked = 0  # calls that we have asked for, and that have not come
+        self._generation = 0
+        self._heard_at = 0.0
+        self._open = False
+        self._opening: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.key} running={len(self.runs)} of {self.slots}>"
+
+    @property
+    def slots(self) -> int:
+        """How many calls this worker runs at a time. A function at rest gets as many as one replica takes."""
+        route = self._route
+        if route is None or not route.concurrency:
+            return int(self._learned)
+        return max(1, math.ceil(route.concurrency * max(1, len(route.targets)) / self.worker.settings.workers))
+
+    def update(self, route: Route | None) -> None:
+        self._route = route
+        self.retries = settings_of(route.annotations if route else {})
+        self.pull()
+
+    # The consumer
+
+    def open(self) -> None:
+        """Make the consumer, however long that takes, and pull."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._make_consumer(), name=f"lane {self.key}")
+
+    async def _make_consumer(self) -> None:
+        name = consumer_name(self.function)
+        config = {
+            "durable_name": name,
+            "ack_policy": "explicit",
+            "filter_subject": of_functions("call", *self.function),
+            "ack_wait": int(self.worker.settings.ack_wait * _NS),
+            "max_ack_pending": 100_000,
+            "max_deliver": -1,
+        }
+        while True:
+            try:
+                request = {"stream_name": CALLS, "config": config}
+                error = await ask(self.worker.client, f"CONSUMER.DURABLE.CREATE.{CALLS}.{name}", request)
+                reason = error.description if error else ""
+            except Unavailable as refusal:
+                reason = str(refusal)
+            if not reason:
+                break
+            log.warning("%s: no consumer yet: %s", self.key, reason)
+            await asyncio.sleep(1)
+        self._open = True
+        self.reconnected()
+
+    def reconnected(self) -> None:
+        """The broker has forgotten our pulls."""
+        self._generation += 1
+        self._asked = 0
+        self.pull()
+
+    def look_after(self, now: float) -> None:
+        """A pull always ends with a word; one that has not is lost."""
+        if self._asked and now - self._heard_at > _PULL_SECONDS + 5:
+            self.reconnected()
+
+    def pull(self) -> None:
+        """Ask for as many calls as there are free slots, when these are worth a request."""
+        if not self._open or self.worker.stopping:
+            return
+        free = self.slots - len(self.runs) - self._asked
+        if free >= max(1, self.slots // 4):
+            batch = min(free, _BATCH)
+            self._asked += batch
+            self._heard_at = asyncio.get_running_loop().time()
+            request = {"batch": batch, "expires": _PULL_SECONDS * _NS, "max_bytes": _PULL_BYTES}
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{CALLS}.{consumer_name(self.function)}"
+            reply = f"{self.worker.inbox}.{self._number}.{self._generation}"
+            self.worker.ask(subject, msgspec.json.encode(request), reply)
+
+    def delivered(self, id: str, message: Any) -> None:
+        """A call has come."""
+        self._heard_at = asyncio.get_running_loop().time()
+        self._asked = max(0, self._asked - 1)
+        if self.worker.stopping:
+            self.worker.publisher.tell(message.reply, b"-NAK")
+        elif (run := self.runs.get(id)) is not None:
+            run.delivered_again(message.reply)
+        else:
+            run = self.runs[id] = Run(self, id, message)
+            run.begin()
+        self.pull()
+
+    def pull_ended(self, generation: str, headers: Any) -> None:
+        """A pull was not, or not wholly, served."""
+        if generation != str(self._generation):
+            return
+        if headers.get("Status") in _SETTLED:
+            left = headers.get("Nats-Pending-Messages", "")
+            self._asked = max(0, self._asked - int(left)) if left.isdigit() else 0
+            self.pull()
+        else:
+            log.debug("%s: pull ended: %s", self.key, headers)
+            self._asked = 0
+            asyncio.get_running_loop().call_later(0.5, self.open)
+
+    # Its calls
+
+    def ended(self, run: Run) -> None:
+        self.runs.pop(run.id, None)
+        self.pull()
+
+    def learn(self, seconds: float, *, too_many: bool) -> None:
+        """An answer has come. Growth ends when more calls at a time only make each slower."""
+        if too_many:
+            self._learned, self._slowing = max(1.0, self._learned / 2), True
+            return
+        self._quickest = min(self._quickest, seconds)
+        busy = len(self.runs) > self._learned / 2
+        if busy and seconds < 2 * self._quickest + 0.02:
+            self._learned = min(_MOST, self._learned + (1 / self._learned if self._slowing else 1.0))

@@ -1,0 +1,280 @@
+"""One attempt of a stored call: sent to a proxy, its answer judged, settled.
+
+The order makes it exact: the outcome is stored first, once for each call, and only then the broker may forget the call.
+A worker that dies in between finds the outcome when the call is delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from stoker_gateway.queue import outcomes
+from stoker_gateway.queue.lookup import last_of
+from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
+from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, retry_after_seconds
+from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED
+from stoker_gateway.queue.stored import BadCall, StoredCall, decode, method_of
+from stoker_gateway.queue.subjects import ATTEMPTS, OUTCOMES, attempt_subject, dead_subject, outcome_subject
+from stoker_sdk.errors import Unavailable
+from stoker_sdk.messages import CallAttempt
+from stoker_sdk.units import format_rfc3339
+from stoker_wire.client import AnswerHead, ClientConnection
+from stoker_wire.message import Field
+
+if TYPE_CHECKING:
+    from stoker_gateway.queue.lane import Lane
+
+log = logging.getLogger("stoker.worker")
+
+_AGAIN: Final = 1.0
+_random = random.Random()
+
+
+class Run:
+    """Receiver of a proxy's answer. `message` is the broker's: its reply subject is what is acknowledged."""
+
+    def __init__(self, lane: Lane, id: str, message: Any) -> None:
+        self.lane = lane
+        self.id = id
+        self.started = ""
+        self._reply: str = message.reply
+        self._payload: bytes = message.data
+        self._stored_at, self._deliveries = _delivery(message.reply)
+        self._resent = bool(message.headers and message.headers.get(RESENT))
+        self._call: StoredCall | None = None
+        self._request = b""
+        self._begun = 0.0
+        self._connection: ClientConnection | None = None
+        self._status = 0
+        self._error = ""
+        self._retry_after: float | None = None
+        self._answer = b""
+        self._attempts: list[CallAttempt] = []
+        self._over = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.lane.key} delivery {self._deliveries}>"
+
+    # Beginning
+
+    def begin(self) -> None:
+        worker = self.lane.worker
+        if self.id in worker.cancelled:
+            self._forget(b"+TERM")
+            return
+        try:
+            self._call, self._request = decode(self._payload)
+            if self._call.key != self.lane.key:
+                raise BadCall("its subject and its first line name different functions")
+        except BadCall as error:
+            self._end(Dead(f"the message cannot be run: {error}"))
+            return
+        if self._deliveries > 1 or self._resent:
+            self._task = asyncio.get_running_loop().create_task(self._look_back(), name=f"call {self.id}")
+        else:
+            self._send()
+
+    async def _look_back(self) -> None:
+        """Delivered before: it may have its outcome, and it may have failed attempts."""
+        client, function = self.lane.worker.client, self.lane.function
+        try:
+            if await last_of(client, OUTCOMES, outcome_subject(function, self.id)) is not None:
+                self._forget(b"+ACK")
+                return
+            found = await last_of(client, ATTEMPTS, attempt_subject(function, self.id))
+            self._attempts = outcomes.decode_attempts(found.data) if found else []
+        except (Unavailable, ValueError) as error:
+            log.warning("call %s of %s waits: %s", self.id, self.lane.key, error)
+            self._put_back(_AGAIN)
+            return
+        if not self._over:
+            self._send()
+
+    def _send(self) -> None:
+        self._begun = time.monotonic()
+        self.started = _now()
+        address = self.lane.worker.proxy_for(self.lane)
+        pool = self.lane.worker.pool
+        connection = pool.take(address)
+        if connection is not None:
+            self._send_on(connection)
+        else:
+            pool.dial(address, self._dialled)
+
+    def _dialled(self, connection: ClientConnection | None, reason: str) -> None:
+        if self._over:
+            if connection is not None:
+                self.lane.worker.pool.put(connection)
+        elif connection is None:
+            log.debug("no proxy: %s", reason)
+            self._put_back(_AGAIN)  # it is being started again
+        else:
+            self._send_on(connection)
+
+    def _send_on(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        connection.send(self, self._request, head_only=method_of(self._request) == b"HEAD")
+
+    # The answer
+
+    def answer(self, head: AnswerHead) -> None:
+        self._status = head.status
+        for name, value in head.fields:
+            lowered = name.lower()
+            if lowered == b"x-stoker-error":
+                self._error = value.decode("latin-1")
+            elif lowered == b"retry-after":
+                self._retry_after = retry_after_seconds(value.decode("latin-1"), time.time())
+
+    def data(self, data: bytes) -> None:
+        if len(self._answer) < MAX_ANSWER:
+            self._answer += data[: MAX_ANSWER - len(self._answer)]
+
+    def end(self) -> None:
+        self._connection = None
+        self._judge()
+
+    def flush_answer(self) -> None: ...
+    def hold_request(self) -> None: ...
+    def release_request(self) -> None: ...
+    def switched(self, fields: list[Field], transport: asyncio.Transport, behind: bytes) -> None: ...
+
+    def broken(self, reason: str, answered: bool) -> None:
+        """The proxy has ended, or broke the answer off because its replica did."""
+        self._connection = None
+        if self._over:
+            return
+        if not answered:
+            self._put_back(_AGAIN)  # the proxy ended, which is no fault of the function's
+        else:
+            self._error = self._error or reason
+            self._judge(broken=True)
+
+    def _judge(self, *, broken: bool = False) -> None:
+        seconds = time.monotonic() - self._begun
+        decision = decide(
+            len(self._attempts) + 1,
+            "error" if broken else self._status,
+            self._retry_after,
+            self.lane.retries,
+            _random,
+            stoker_error="" if broken else self._error,
+            waits=max(0, self._deliveries - 1 - len(self._attempts)),
+        )
+        self.lane.learn(seconds, too_many=isinstance(decision, Wait))
+        self._end(decision)
+
+    # Settling
+
+    def _end(self, decision: Decision) -> None:
+        if self._over:
+            return
+        if isinstance(decision, Wait):
+            self._put_back(decision.delay)
+            return
+        self._over = True
+        self._note_attempt(decision)
+        if isinstance(decision, Retry):
+            self._keep_attempts(decision.delay)
+        elif isinstance(decision, Dead):
+            subject = dead_subject(self.lane.function, self.id)
+            self._store(subject, self._payload, lambda result: self._dead(decision.reason, result))
+        else:
+            self._settle(outcomes.DONE, "")
+
+    def _note_attempt(self, decision: Decision) -> None:
+        if self.started:
+            reason = "" if isinstance(decision, Done) else self._error or (f"status {self._status}")
+            self._attempts = [
+                *self._attempts,
+                CallAttempt(len(self._attempts) + 1, self.started, _now(), self._status, reason),
+            ]
+
+    def _keep_attempts(self, delay: float) -> None:
+        nak = b'-NAK {"delay": %d}' % int(delay * 1e9)
+        subject = attempt_subject(self.lane.function, self.id)
+        self._store(subject, outcomes.encode(self._attempts), lambda _: self._forget(nak))
+
+    def _dead(self, reason: str, result: str) -> None:
+        if result in (STORED, EXISTS):
+            self._settle(outcomes.DEAD, reason)
+        else:
+            self._settled(result)
+
+    def _settle(self, state: str, reason: str) -> None:
+        call = self._call
+        outcome = Outcome(
+            id=self.id,
+            key=self.lane.key,
+            state=state,
+            created_at=format_rfc3339(call.at if call else self._stored_at),
+            started_at=self._attempts[0].started_at if self._attempts else "",
+            ended_at=_now(),
+            status=self._status,
+            reason=reason,
+            answer=self._answer.decode(errors="replace") if state == outcomes.DEAD else "",
+            attempts=self._attempts,
+            replay_of=call.replay_of if call else "",
+        )
+        subject = outcome_subject(self.lane.function, self.id)
+        self._store(subject, outcomes.encode(outcome), self._settled, {outcomes.STATE_HEADER: state})
+
+    def _settled(self, result: str) -> None:
+        if result not in (STORED, EXISTS):
+            log.error("the outcome of call %s of %s cannot be stored: %s", self.id, self.lane.key, result)
+            self._forget(b'-NAK {"delay": 5000000000}')
+            return
+        # CALLBACKS: the outcome is stored and the call is not yet acknowledged; here `Callbacks.deliver` belongs.
+        self._forget(b"+ACK")
+
+    def _store(self, subject: str, payload: bytes, done: Any, headers: dict[str, str] | None = None) -> None:
+        if not self.lane.worker.publisher.publish(subject, payload, done, headers):
+            log.error("call %s: too much waits for the broker", self.id)
+            self._forget(b'-NAK {"delay": 5000000000}')
+
+    def _put_back(self, delay: float) -> None:
+        """Nothing has run: deliver it again, later."""
+        if not self._over:
+            self._forget(b'-NAK {"delay": %d}' % int(delay * 1e9))
+
+    def _forget(self, word: bytes) -> None:
+        self._over = True
+        self.lane.worker.publisher.tell(self._reply, word)
+        self.lane.ended(self)
+
+    # From outside
+
+    def delivered_again(self, reply: str) -> None:
+        """The broker thought us dead. The later delivery is the one that is acknowledged."""
+        self._reply = reply
+
+    def still_running(self) -> None:
+        self.lane.worker.publisher.tell(self._reply, b"+WPI")
+
+    def abandon(self, word: bytes) -> None:
+        """Close its connection, by which the function's side learns of it, and tell the broker this."""
+        if self._over:
+            return
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        self._forget(word)
+
+
+def _delivery(reply: str) -> tuple[int, int]:
+    """When the message was stored (Unix, ns), and the number of this delivery, from `$JS.ACK.…`."""
+    parts = reply.split(".")
+    offset = 2 if len(parts) >= 11 else 0  # with a domain and an account's hash
+    try:
+        return int(parts[7 + offset]), int(parts[4 + offset])
+    except (IndexError, ValueError):
+        return 0, 2
+
+
+def _now() -> str:
+    return format_rfc3339(time.time_ns())

@@ -1,0 +1,94 @@
+"""The streams: what each holds and how long. The one place that creates and updates them.
+
+| stream | subject | one message is |
+|---|---|---|
+| `stoker-calls` | `stoker.call.NAMESPACE.NAME.ID` | a call that has no outcome yet (work queue: gone when settled) |
+| `stoker-outcomes` | `stoker.outcome.NAMESPACE.NAME.ID` | how a call ended, once for each call |
+| `stoker-attempts` | `stoker.attempt.NAMESPACE.NAME.ID` | the failed attempts of a call so far; the newest replaces |
+| `stoker-dead` | `stoker.dead.NAMESPACE.NAME.ID` | the request of a call that ended dead, for a replay |
+
+"Discard new per subject" is what makes an outcome final: the server refuses a second one. It goes with "discard new"
+alone, by which a full stream refuses everything; so `trim` bounds the bytes, oldest first, and the server only the age.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from stoker_gateway.queue.subjects import ATTEMPTS, CALLS, DEAD, OUTCOMES
+from stoker_sdk.errors import Unavailable
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_SECOND: Final = 10**9
+_DAY: Final = 86400 * _SECOND
+MAX_KEPT: Final = 1024**3
+"""Bytes of each stream that holds what is left of ended calls."""
+_ONCE: Final = {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True}
+
+STREAMS: Final[tuple[dict[str, Any], ...]] = (
+    {"name": CALLS, "subjects": ["stoker.call.*.*.*"], "retention": "workqueue", **_ONCE},
+    {"name": OUTCOMES, "subjects": ["stoker.outcome.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
+    {"name": ATTEMPTS, "subjects": ["stoker.attempt.*.*.*"], "max_age": 7 * _DAY, "max_msgs_per_subject": 1},
+    {"name": DEAD, "subjects": ["stoker.dead.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
+)
+_COMMON: Final = {"storage": "file", "allow_direct": True, "num_replicas": 1, "duplicate_window": 120 * _SECOND}
+_NAME_IN_USE: Final = 10058
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    error: _Error | None = None
+
+
+class _State(msgspec.Struct, frozen=True):
+    messages: int = 0
+    bytes: int = 0
+
+
+class _Info(msgspec.Struct, frozen=True):
+    state: _State = _State()
+
+
+async def ensure_streams(client: Client) -> None:
+    """Create what is missing, and bring the rest to this release's settings. Raises `Unavailable` with the reason."""
+    for stream in STREAMS:
+        settings = _COMMON | {"retention": "limits"} | stream
+        error = await ask(client, f"STREAM.CREATE.{stream['name']}", settings)
+        if error is not None and error.err_code == _NAME_IN_USE:
+            error = await ask(client, f"STREAM.UPDATE.{stream['name']}", settings)
+        if error is not None:
+            raise Unavailable(f"the broker refuses the stream {stream['name']}: {error.description}")
+
+
+async def trim(client: Client) -> None:
+    """Shorten what is kept of ended calls to its size. Raises `Unavailable`."""
+    for name in (OUTCOMES, ATTEMPTS, DEAD):
+        answer = await _request(client, f"STREAM.INFO.{name}", {})
+        state = msgspec.json.decode(answer, type=_Info).state
+        if state.bytes > MAX_KEPT:
+            keep = int(state.messages * 0.9 * MAX_KEPT / state.bytes)
+            await ask(client, f"STREAM.PURGE.{name}", {"keep": max(1, keep)})
+
+
+async def ask(client: Client, what: str, request: dict[str, Any]) -> _Error | None:
+    """One request of the JetStream API; the error that it answers, or None. Raises `Unavailable` without an answer."""
+    return msgspec.json.decode(await _request(client, what, request), type=_Reply).error
+
+
+async def _request(client: Client, what: str, request: dict[str, Any]) -> bytes:
+    from nats.errors import Error
+
+    try:
+        answer = await client.request(f"$JS.API.{what}", msgspec.json.encode(request), timeout=5)
+    except (Error, TimeoutError) as error:
+        raise Unavailable(f"the broker does not answer ({what}): {error or 'timeout'}") from error
+    return answer.data

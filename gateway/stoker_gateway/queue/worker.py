@@ -1,0 +1,281 @@
+"""A worker: takes stored calls, has proxies make them, settles them. Any number may run, on any number of machines.
+
+    python -m stoker_gateway.queue.worker SETTINGS-JSON
+
+It follows control's route table like a proxy. SIGTERM: nothing new is taken, what runs may finish for a while, and what
+is left is handed back to the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import uvloop
+
+from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
+from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, encode
+from stoker_gateway.queue import outcomes
+from stoker_gateway.queue.connection import connect, read_settings
+from stoker_gateway.queue.lane import Lane
+from stoker_gateway.queue.lookup import first_of
+from stoker_gateway.queue.outcomes import Running
+from stoker_gateway.queue.publisher import Publisher
+from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, RUNNING, key_and_id, of_functions
+from stoker_gateway.routes import Route
+from stoker_sdk.errors import StokerError, Unavailable
+from stoker_sdk.names import key_from_route
+from stoker_sdk.processes import die_with_parent, say_ready
+from stoker_wire.client import Pool
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+log = logging.getLogger("stoker.worker")
+
+_MAX_CANCELLED: Final = 10_000
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """What the supervisor tells a worker. Times are in seconds; `workers` share the slots of this machine."""
+
+    number: int
+    workers: int
+    broker_file: str
+    table_socket: str
+    proxy_sockets: list[str]
+    drain_seconds: float
+    ready_fd: int
+    ack_wait: float = 30.0
+
+
+class Worker:
+    """All lanes of one process, and what they share: connection, publisher, pool of connections to proxies."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.publisher = Publisher()
+        self.pool = Pool()
+        self.lanes: dict[str, Lane] = {}
+        self.cancelled: OrderedDict[str, None] = OrderedDict()
+        self.stopping = False
+        self.client: Client
+        self.inbox = ""
+        self._numbered: list[Lane] = []
+        self._routes: dict[str, Route] = {}
+        self._unseen: asyncio.Queue[str] = asyncio.Queue()
+        self._turn = 0
+        self._requests: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Connect, however long that takes, and begin."""
+        broker = read_settings(Path(self.settings.broker_file))
+        self.client = await connect(broker, f"stoker worker {self.settings.number}", back=self._reconnected)
+        self.inbox = self.client.new_inbox()
+        await self.publisher.start(self.client)
+        for subject, heard in (
+            (f"{self.inbox}.>", self._heard),
+            (BELLS, self._bell),
+            (CANCEL, self._cancel),
+            (RUNNING, self._tell_running),
+        ):
+            await self.client.subscribe(subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=0)
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._follow_table(), name="table link"),
+            loop.create_task(self._look_for_calls(), name="look for calls"),
+            loop.create_task(self._send_requests(), name="pulls"),
+            loop.create_task(self._say_that_we_run(), name="in progress"),
+        ]
+
+    async def stop(self) -> None:
+        """Let running calls finish, hand back the others, and close."""
+        self.stopping = True
+        deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
+        while any(lane.runs for lane in self.lanes.values()) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        for run in [run for lane in self.lanes.values() for run in lane.runs.values()]:
+            run.abandon(b"-NAK")
+        await self.publisher.drain(3.0)
+        for task in self._tasks:
+            task.cancel()
+        self.publisher.close()
+        self.pool.close()
+        await self.client.close()
+
+    # What lanes use
+
+    def proxy_for(self, lane: Lane) -> str:
+        """Calls of one function go to one proxy, which then knows all of them when it counts its concurrency."""
+        sockets = self.settings.proxy_sockets
+        return f"unix:{sockets[zlib.crc32(lane.key.encode()) % len(sockets)]}"
+
+    def ask(self, subject: str, payload: bytes, reply: str) -> None:
+        self._requests.put_nowait((subject, payload, reply))
+
+    def lane(self, key: str) -> Lane:
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(self, len(self._numbered), key)
+            self._numbered.append(lane)
+            lane.update(self._routes.get(key))
+            lane.open()
+        return lane
+
+    # From the broker
+
+    async def _heard(self, message: Any) -> None:
+        """What pulls bring: calls under their own subject, and words about a pull under ours."""
+        if message.subject.startswith(self.inbox):
+            number, _, generation = message.subject[len(self.inbox) + 1 :].partition(".")
+            self._numbered[int(number)].pull_ended(generation, message.headers or {})
+        elif (found := key_and_id(message.subject)) is not None and str(found[0]) in self.lanes:
+            self.lanes[str(found[0])].delivered(found[1], message)
+        else:
+            log.error("a message under %r, which no call can have, is dropped", message.subject[:200])
+            self.publisher.tell(message.reply, b"+TERM")
+
+    async def _bell(self, message: Any) -> None:
+        _, _, namespace, name = message.subject.split(".")
+        self.lane(f"{name}.{namespace}")
+
+    async def _cancel(self, message: Any) -> None:
+        id = message.data.decode("ascii", "replace")
+        self.cancelled[id] = None
+        if len(self.cancelled) > _MAX_CANCELLED:
+            self.cancelled.popitem(last=False)
+        for lane in self.lanes.values():
+            if (run := lane.runs.get(id)) is not None:
+                run.abandon(b"+TERM")
+
+    async def _tell_running(self, message: Any) -> None:
+        """The question names an id, or nothing for all."""
+        wanted = message.data.decode("ascii", "replace")
+        running = [
+            Running(run.id, lane.key, run.started)
+            for lane in self.lanes.values()
+            for run in lane.runs.values()
+            if run.started and wanted in ("", run.id)
+        ]
+        self.publisher.tell(message.reply, outcomes.encode(running))
+
+    async def _reconnected(self) -> None:
+        await self.publisher.reconnected()
+        for lane in self.lanes.values():
+            for run in lane.runs.values():
+                run.still_running()
+            lane.reconnected()
+        for key in self._routes:
+            self._unseen.put_nowait(key)
+
+    async def _send_requests(self) -> None:
+        while True:
+            request = await self._requests.get()
+            try:
+                await self.client.publish(request[0], request[1], reply=request[2])
+            except Exception as error:  # the next pull comes with the connection
+                log.debug("pull: %r", error)
+
+    async def _say_that_we_run(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.ack_wait / 3)
+            now = asyncio.get_running_loop().time()
+            for lane in self.lanes.values():
+                lane.look_after(now)
+                for run in lane.runs.values():
+                    run.still_running()
+
+    async def _look_for_calls(self) -> None:
+        """A function's calls may have come before we listened for its bell."""
+        while True:
+            key = await self._unseen.get()
+            if key in self.lanes:
+                continue
+            try:
+                if await first_of(self.client, CALLS, of_functions("call", *key_from_route(key))) is not None:
+                    self.lane(key)
+            except Unavailable as error:
+                log.warning("%s: %s", key, error)
+                await asyncio.sleep(1)
+                self._unseen.put_nowait(key)
+
+    # From control
+
+    async def _follow_table(self) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self.settings.table_socket, limit=MAX_LINK_LINE)
+                while line := await reader.readline():
+                    self._take(decode_for_proxy(line), writer)
+                writer.close()
+            except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+                log.debug("table link: %s", error)
+            await asyncio.sleep(0.1)
+
+    def _take(self, message: Any, writer: asyncio.StreamWriter) -> None:
+        if isinstance(message, Table):
+            gone = self._routes.keys() - {route.key for route in message.routes}
+            for key in gone:
+                self._put(key, None)
+            for route in message.routes:
+                self._put(route.key, route)
+            writer.write(encode(Ack(message.version)))
+        elif isinstance(message, Change):
+            self._put(message.key, message.route)
+            writer.write(encode(Ack(message.version)))
+        else:
+            writer.write(encode(Counted(message.question, [])))
+
+    def _put(self, key: str, route: Route | None) -> None:
+        if route is None:
+            self._routes.pop(key, None)
+        else:
+            if key not in self._routes:
+                self._unseen.put_nowait(key)
+            self._routes[key] = route
+        if key in self.lanes:
+            self.lanes[key].update(route)
+
+
+async def serve(settings: WorkerSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = Worker(settings)
+    starting = asyncio.get_running_loop().create_task(worker.start(), name="start")
+    say_ready(settings.ready_fd, b"ready")  # a broker that does not answer yet is waited for, but nobody waits for us
+    stopping = asyncio.get_running_loop().create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        return
+    starting.result()
+    gc.collect()
+    gc.freeze()
+    await stopping
+    await worker.stop()
+
+
+def main() -> None:
+    die_with_parent()
+    settings = msgspec.json.decode(sys.argv[1], type=WorkerSettings)
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker {settings.number} %(levelname)s %(message)s")
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    try:
+        uvloop.run(serve(settings))
+    except StokerError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
