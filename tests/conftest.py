@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from running_platform import Platform
 
 if TYPE_CHECKING:
+    from broker import RunningBroker
     from postgres import Postgres
 
 
@@ -52,6 +53,19 @@ def postgres() -> Iterator[Postgres]:
         yield server.start()
     finally:
         server.delete()
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[RunningBroker]:
+    """A running nats-server for one test."""
+    from broker import RunningBroker
+
+    one = RunningBroker()
+    try:
+        yield one.start()
+    finally:
+        await one.close_clients()
+        one.delete()
 
 
 def _end(platform: Platform) -> None:

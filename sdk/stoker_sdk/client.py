@@ -233,7 +233,7 @@ class ControlClient:
             answer = self._http.call("POST", f"/system/calls/{_segment(id)}/replay", body=changes)
         except NotFound as error:
             raise _no_call(id, error) from None
-        return answer.header("X-Call-Id")
+        return self._decode(answer, CallStatus).id
 
     def chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """The body of an invocation's answer as it comes."""

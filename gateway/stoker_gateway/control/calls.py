@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from stoker_gateway.control import answers
@@ -41,7 +42,10 @@ async def cancel_call(request: web.Request) -> web.Response:
 async def replay_call(request: web.Request) -> web.Response:
     calls, id = _calls(request), _id(request)
     changes = await read_struct(request, CallReplay, max(_REPLAY_LIMIT, request.app[CONFIG].body_limit))
-    return answers.accepted({"X-Call-Id": await calls.replay(id, changes)})
+    # In the body, because the proxy sets an X-Call-Id of its own: that of this request.
+    return web.Response(
+        status=202, body=msgspec.json.encode(await calls.replay(id, changes)), content_type="application/json"
+    )
 
 
 def _calls(request: web.Request) -> StoredCalls:

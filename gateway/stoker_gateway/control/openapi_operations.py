@@ -230,7 +230,7 @@ _CALLS: Final = (
     ),
     Operation(
         "POST", "/system/calls/{id}/replay", "replayCall",
-        "Queue a dead call once more; `X-Call-Id` of the answer is the new call's.", "calls", _DONE,
+        "Queue a dead call once more, under a new id.", "calls", {202: ("The new call.", CallStatus)},
         body=CallReplay, errors=(404, 409, 503),
     ),
 )  # fmt: skip

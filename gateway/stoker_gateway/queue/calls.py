@@ -157,8 +157,8 @@ class StoredCalls:
             raise Unavailable(f"call {id} is cancelled, but not removed from the queue: {error.description}")
         await self.client.publish(CANCEL, id.encode())
 
-    async def replay(self, id: str, changes: CallReplay) -> str:
-        """Queue the request of a dead call under a new id, which is returned."""
+    async def replay(self, id: str, changes: CallReplay) -> CallStatus:
+        """Queue the request of a dead call under a new id; returns the new call."""
         status = await self.show(id)
         if status.state != DEAD:
             raise Conflict(f"call {id} is {status.state}: only dead calls are replayed")
@@ -177,7 +177,7 @@ class StoredCalls:
         if result != STORED:
             raise Unavailable(f"the broker refuses the call: {result}")
         await self.client.publish(bell_subject(key))
-        return new
+        return CallStatus(new, key.name, key.namespace, "queued", format_rfc3339(fresh.at), replay_of=id)
 
     # Many
 
