@@ -43,7 +43,7 @@ class Run:
         self.started = ""
         self._reply: str = message.reply
         self._payload: bytes = message.data
-        self._stored_at, self._deliveries = _delivery(message.reply)
+        self._stored_at, self._deliveries, self._sequence = _delivery(message.reply)
         self._resent = bool(message.headers and message.headers.get(RESENT))
         self._call: StoredCall | None = None
         self._request = b""
@@ -74,13 +74,13 @@ class Run:
         except BadCall as error:
             self._end(Dead(f"the message cannot be run: {error}"))
             return
-        if self._deliveries > 1 or self._resent:
+        if self._deliveries > 1 or self._resent or self._sequence <= worker.doubtful:
             self._task = asyncio.get_running_loop().create_task(self._look_back(), name=f"call {self.id}")
         else:
             self._send()
 
     async def _look_back(self) -> None:
-        """Delivered before: it may have its outcome, and it may have failed attempts."""
+        """Delivered before, perhaps: it may have its outcome, and it may have failed attempts."""
         client, function = self.lane.worker.client, self.lane.function
         try:
             if await last_of(client, OUTCOMES, outcome_subject(function, self.id)) is not None:
@@ -266,14 +266,14 @@ class Run:
         self._forget(word)
 
 
-def _delivery(reply: str) -> tuple[int, int]:
-    """When the message was stored (Unix, ns), and the number of this delivery, from `$JS.ACK.…`."""
+def _delivery(reply: str) -> tuple[int, int, int]:
+    """When the message was stored (Unix, ns), the number of this delivery, and its sequence, from `$JS.ACK.…`."""
     parts = reply.split(".")
     offset = 2 if len(parts) >= 11 else 0  # with a domain and an account's hash
     try:
-        return int(parts[7 + offset]), int(parts[4 + offset])
+        return int(parts[7 + offset]), int(parts[4 + offset]), int(parts[5 + offset])
     except (IndexError, ValueError):
-        return 0, 2
+        return 0, 2, 0
 
 
 def _now() -> str:

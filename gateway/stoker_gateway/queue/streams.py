@@ -52,10 +52,12 @@ class _Reply(msgspec.Struct, frozen=True):
 class _State(msgspec.Struct, frozen=True):
     messages: int = 0
     bytes: int = 0
+    last_seq: int = 0
 
 
 class _Info(msgspec.Struct, frozen=True):
     state: _State = _State()
+    error: _Error | None = None
 
 
 async def ensure_streams(client: Client) -> None:
@@ -77,6 +79,14 @@ async def trim(client: Client) -> None:
         if state.bytes > MAX_KEPT:
             keep = int(state.messages * 0.9 * MAX_KEPT / state.bytes)
             await ask(client, f"STREAM.PURGE.{name}", {"keep": max(1, keep)})
+
+
+async def last_sequence(client: Client, stream: str) -> int:
+    """The sequence of the newest message that a stream ever had. Raises `Unavailable`."""
+    info = msgspec.json.decode(await _request(client, f"STREAM.INFO.{stream}", {}), type=_Info)
+    if info.error is not None:
+        raise Unavailable(f"the stream {stream} cannot be seen: {info.error.description}")
+    return info.state.last_seq
 
 
 async def ask(client: Client, what: str, request: dict[str, Any]) -> _Error | None:

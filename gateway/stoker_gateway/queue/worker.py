@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import signal
 import sys
 import zlib
@@ -29,6 +30,7 @@ from stoker_gateway.queue.lane import Lane
 from stoker_gateway.queue.lookup import first_of
 from stoker_gateway.queue.outcomes import Running
 from stoker_gateway.queue.publisher import Publisher
+from stoker_gateway.queue.streams import last_sequence
 from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, RUNNING, key_and_id, of_functions
 from stoker_gateway.routes import Route
 from stoker_sdk.errors import StokerError, Unavailable
@@ -67,6 +69,9 @@ class Worker:
         self.lanes: dict[str, Lane] = {}
         self.cancelled: OrderedDict[str, None] = OrderedDict()
         self.stopping = False
+        # Calls up to this sequence may have run before: a broker that was killed may have forgotten how often it has
+        # delivered them, and that they were acknowledged. They are looked up first; later ones are new.
+        self.doubtful = math.inf
         self.client: Client
         self.inbox = ""
         self._numbered: list[Lane] = []
@@ -75,6 +80,7 @@ class Worker:
         self._turn = 0
         self._requests: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._doubting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect, however long that takes, and begin."""
@@ -82,6 +88,7 @@ class Worker:
         self.client = await connect(broker, f"stoker worker {self.settings.number}", back=self._reconnected)
         self.inbox = self.client.new_inbox()
         await self.publisher.start(self.client)
+        self._doubt()
         for subject, heard in (
             (f"{self.inbox}.>", self._heard),
             (BELLS, self._bell),
@@ -169,6 +176,7 @@ class Worker:
         self.publisher.tell(message.reply, outcomes.encode(running))
 
     async def _reconnected(self) -> None:
+        self._doubt()
         await self.publisher.reconnected()
         for lane in self.lanes.values():
             for run in lane.runs.values():
@@ -176,6 +184,21 @@ class Worker:
             lane.reconnected()
         for key in self._routes:
             self._unseen.put_nowait(key)
+
+    def _doubt(self) -> None:
+        self.doubtful = math.inf
+        if self._doubting is not None:
+            self._doubting.cancel()
+        self._doubting = asyncio.get_running_loop().create_task(self._end_doubt(), name="doubt")
+
+    async def _end_doubt(self) -> None:
+        while True:
+            try:
+                self.doubtful = await last_sequence(self.client, CALLS)
+                return
+            except Unavailable as error:
+                log.debug("%s", error)
+                await asyncio.sleep(0.5)
 
     async def _send_requests(self) -> None:
         while True:
