@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import dev, fork, languages, memory, proxy, replica, report, wake
+from bench import dev, fork, languages, memory, proxy, queue, replica, report, wake
 from bench.processes import BenchError, work_on_load_core
 from stoker_sdk.errors import StokerError
 
@@ -27,6 +27,9 @@ FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (wake.wake_pandas_figures, ("wake_pandas_p50_ms",)),
     (memory.replica_figures, ("replica_uss_mb",)),
     (memory.idle_figures, ("idle_pss_mb",)),
+    (queue.accept_figures, ("async_accept_vs_publish",)),
+    (queue.relaxed_figures, ("async_accept_vs_publish_relaxed",)),
+    (queue.drain_figures, ("async_drain_vs_sync",)),
     (dev.dev_figures, ("dev_reload_p95_ms",)),
     (memory.thousand_figures, ("functions_1000_mb", "list_1000_ms")),
 )
