@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.load import LOAD_CORE
-from bench.processes import BenchError
+from bench.processes import LOAD_CORE, BenchError
 from bench.report import Figure
 from bench.serving import HELLO, Serving, serving
 from stoker_gateway.queue.connection import connect, read_settings

@@ -135,6 +135,7 @@ class Enqueuing:
         self._body: list[bytes] = []
         self._id = b""
         self._at = 0
+        self._callback = ""
         self._gone = False
 
     def gather(self) -> None:
@@ -158,7 +159,12 @@ class Enqueuing:
         if self._gone or self._id:
             return
         self._at = time.time_ns()
-        given = next((value for name, value in self._exchange.fields if name.lower() == b"x-call-id"), b"")
+        given = b""
+        for name, value in self._exchange.fields:
+            if len(name) == 9 and name.lower() == b"x-call-id":
+                given = value
+            elif len(name) == 14 and name.lower() == b"x-callback-url":
+                self._callback = value.decode("latin-1")
         self._id = self._proxy.call_ids.next()
         if _GIVEN_ID.fullmatch(given) and self._enqueue.client is not None:
             self._enqueue.check_id(given.decode(), lambda free: self._publish(given if free else self._id))
@@ -185,8 +191,7 @@ class Enqueuing:
         path = b"/function/%b%b" % (self._key.encode(), self._rest)
         begun = time.monotonic()
         _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
-        callback = next((value for name, value in self._exchange.fields if name.lower() == b"x-callback-url"), b"")
-        call = StoredCall(VERSION, id.decode(), self._key, self._at, callback.decode("latin-1"))
+        call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback)
         subject = call_subject(key_from_route(self._key), call.id)
         if publisher is None or not publisher.publish(subject, encode(call, head, body), self._stored):
             self._leave()

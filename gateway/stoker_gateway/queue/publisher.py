@@ -31,6 +31,7 @@ Done = Callable[[str], None]
 
 _TICK = 0.25
 _SILENCE = 2.0
+_STORED: Final = b'{"stream":'
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -65,7 +66,8 @@ class Publisher:
         self._deadline = deadline
         self._most = most
         self._client: Client | None = None
-        self._inbox = f"_INBOX.{uuid.uuid4().hex}"
+        self._name = uuid.uuid4().hex
+        self._inbox = f"_INBOX.{self._name}"
         self._pending: dict[str, _Message] = {}
         self._outgoing: deque[tuple[str, bytes] | str] = deque()
         self._wake = asyncio.Event()
@@ -87,7 +89,9 @@ class Publisher:
             return False
         self._count += 1
         token = str(self._count)
-        fields = {"Nats-Msg-Id": uuid.uuid4().hex, **(headers or {})}
+        fields = {"Nats-Msg-Id": f"{self._name}-{token}"}
+        if headers is not None:
+            fields |= headers
         self._pending[token] = _Message(subject, payload, fields, done, self._loop.time() + self._deadline)
         self.waiting_bytes += len(payload)
         self._outgoing.append(token)
@@ -150,6 +154,9 @@ class Publisher:
             return
         if answer.headers is not None and answer.headers.get("Status"):
             message.resend_at = self._loop.time() + _TICK  # nobody listens there yet: no stream, or no leader
+            return
+        if answer.data.startswith(_STORED):  # an acknowledgement, as nearly always
+            self._finish(token, message, STORED)
             return
         try:
             error = _decode_ack(answer.data).error
