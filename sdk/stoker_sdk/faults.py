@@ -40,6 +40,9 @@ FIXES: Final = {
     # The platform
     "too-many-calls": "too many calls wait for it: scale it up, or call again later",
     "no-replica": "its replicas could not be reached: the platform's log says why",
+    "queue-unavailable": "the broker did not acknowledge the call in time: try again; the platform's log says why",
+    "queue-busy": "too many calls wait for the broker already: try again later",
+    "queue-full": "the broker cannot store more: its disk may be full",
 }
 """One line for each code: what it means and what to do."""
 

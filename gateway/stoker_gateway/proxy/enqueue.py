@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.proxy.headers import error_block, request_head
+from stoker_gateway.queue.callback_url import check_callback_url
 from stoker_gateway.queue.publisher import EXISTS, STORED, TIMEOUT, Publisher
 from stoker_gateway.queue.stored import VERSION, StoredCall, encode
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id, call_subject
-from stoker_sdk.errors import StokerError
+from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.names import key_from_route
 from stoker_wire.server import IDLE, Exchange
 
@@ -165,6 +166,10 @@ class Enqueuing:
                 given = value
             elif len(name) == 14 and name.lower() == b"x-callback-url":
                 self._callback = value.decode("latin-1")
+        if self._callback and (reason := _why_not(self._callback)):
+            self._leave()
+            self.refuse(400, "client", "bad-callback", reason)
+            return
         self._id = self._proxy.call_ids.next()
         if _GIVEN_ID.fullmatch(given) and self._enqueue.client is not None:
             self._enqueue.check_id(given.decode(), lambda free: self._publish(given if free else self._id))
@@ -229,3 +234,11 @@ class Enqueuing:
             self._enqueue.waiting -= 1
             self._exchange.owner = IDLE
             self._body = []
+
+
+def _why_not(callback: str) -> str:
+    try:
+        check_callback_url(callback)
+    except BadInput as error:
+        return str(error)
+    return ""
