@@ -112,10 +112,14 @@ class Publisher:
     async def drain(self, seconds: float) -> None:
         """Wait until all that was published is acknowledged and all that was told is sent."""
         deadline = self._loop.time() + seconds
-        while (self._pending or self._outgoing) and self._loop.time() < deadline:
+        while (self._pending or (self._outgoing and self._connected)) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
-        if self._client is not None and self._client.is_connected:
+        if self._client is not None and self._connected:
             await self._client.flush()
+
+    @property
+    def _connected(self) -> bool:
+        return self._client is not None and self._client.is_connected
 
     def close(self) -> None:
         self._timer.cancel()
@@ -172,7 +176,7 @@ class Publisher:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(_TICK, self._tick)
         now = self._loop.time()
-        connected = self._client is not None and self._client.is_connected
+        connected = self._connected
         for token, message in list(self._pending.items()):
             if message.expires <= now:
                 self._finish(token, message, TIMEOUT)
