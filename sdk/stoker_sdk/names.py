@@ -26,6 +26,7 @@ _LABEL = re.compile(LABEL_PATTERN)
 _SUBDOMAIN = re.compile(SUBDOMAIN_PATTERN)
 _KEY_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _ENVIRONMENT_KEY = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+_PATH = re.compile(r"/[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]*")
 
 
 class FunctionKey(NamedTuple):
@@ -103,6 +104,12 @@ def check_environment_key(key: str) -> None:
             f"environment variable {key[:80]!r} is not allowed: use letters, digits, '_', '-' and '.', "
             "and do not begin with a digit"
         )
+
+
+def check_path(path: str) -> None:
+    """Raise `BadInput` unless the path begins with `/` and has nothing in it that a proxy could read otherwise."""
+    if len(path) > 1000 or not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+        raise BadInput(f"path {path[:60]!r} is not allowed: begin with '/', without '..', spaces, '?' and '#'")
 
 
 def _check_label(text: str, what: str) -> str:

@@ -15,9 +15,9 @@ import msgspec
 
 from stoker_sdk.document import Value
 from stoker_sdk.errors import BadInput
-from stoker_sdk.names import check_label
+from stoker_sdk.names import check_label, check_path
 from stoker_sdk.probes import check_start_timeout
-from stoker_sdk.schedule import check_cron, check_timezone
+from stoker_sdk.schedule import MAX_SCHEDULES, SCHEDULE_CHECKS, SCHEDULE_KEYS, Schedule, check_schedule
 from stoker_sdk.units import parse_duration
 
 SETTINGS = ("timeout", "start_timeout", "concurrency", "connections", "schedule", "routes", "retries")
@@ -27,21 +27,11 @@ SCALE_KEYS = ("min", "max", "target", "type", "target-proportion", "zero", "zero
 SCALE_LABEL = "com.openfaas.scale."
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_REASONS = ("error", "timeout", "connect", "4xx", "5xx")
-MAX_ENTRIES = 100
+MAX_ENTRIES = MAX_SCHEDULES
 """Schedules or routes of one function."""
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
-_PATH = re.compile(r"/[!$&'()*+,\-./0-9:;=@A-Z_a-z~%]*")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-
-
-class Schedule(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One time plan: `cron` (section 13.1), its zone (empty: UTC), and the call that is made."""
-
-    cron: str
-    timezone: str = ""
-    body: str = ""
-    path: str = ""
 
 
 class Route(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -92,14 +82,15 @@ def _schedules(value: Value) -> str:
 
 
 def _schedule(value: Value) -> Schedule:
-    keys = value.known_entries(("cron", "timezone", "body", "path")) if value.is_mapping else {"cron": value}
+    keys = value.known_entries(SCHEDULE_KEYS) if value.is_mapping else {"cron": value}
     if "cron" not in keys:
         raise value.error('a schedule needs `cron`, such as "*/5 * * * *"')
-    checks = {"cron": check_cron, "timezone": check_timezone, "path": check_path}
-    for key, check in checks.items():
+    schedule = Schedule(**{key: entry.text() for key, entry in keys.items()})
+    for key, check in SCHEDULE_CHECKS.items():
         if key in keys and not (keys[key].is_empty and key != "cron"):
             keys[key].checked(check, keys[key].text())
-    return Schedule(**{key: entry.text() for key, entry in keys.items()})
+    value.checked(lambda: check_schedule(schedule))
+    return schedule
 
 
 def _routes(value: Value) -> str:
@@ -157,12 +148,6 @@ def _one_or_many(value: Value) -> list[Value]:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def check_path(path: str) -> None:
-    """Raise `BadInput` unless the path begins with `/` and has nothing in it that a proxy could read otherwise."""
-    if len(path) > 1000 or not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
-        raise BadInput(f"path {path[:60]!r} is not allowed: begin with '/', without '..', spaces, '?' and '#'")
 
 
 def check_route(route: Route) -> None:
