@@ -168,8 +168,7 @@ async def test_a_day_of_minutes_is_1440_calls_through_kills_and_clocks_that_are_
 async def test_whoever_is_killed_between_call_and_mark_has_neither_lost_nor_doubled_the_tick(broker: Broker) -> None:
     status = function()
     async with connected(broker) as client:
-        now, store, worker = NOON, TickStore(client), Worker(client)
-        await store.ensure_stream()
+        now, store, worker = NOON, TickStore(lambda: client), Worker(client)
         await Scheduler(lambda: [status], store, store, lambda: now).step()
         plan = plan_of(status)
         (call,) = _calls(plan, now, now + 60)
@@ -199,8 +198,7 @@ async def test_the_call_is_an_ordinary_post_with_body_path_and_what_the_connecto
 
 
 async def _ran(client: Client, functions: list[FunctionStatus], readings: list[int]) -> Worker:
-    store, worker = TickStore(client), Worker(client)
-    await store.ensure_stream()
+    store, worker = TickStore(lambda: client), Worker(client)
     now = 0
     scheduler = Scheduler(lambda: functions, store, store, lambda: now)
     for now in readings:  # noqa: B007
@@ -218,7 +216,7 @@ async def test_ticks_of_an_outage_are_counted_once_and_run_once_if_that_is_asked
     async with connected(broker) as client:
         await _ran(client, [status], [NOON])
         later = NOON + 5 * 3600 + 1800  # 13:00 to 17:00 were missed
-        store = TickStore(client)
+        store = TickStore(lambda: client)
         both = [Scheduler(lambda: [status], store, store, lambda: later) for _ in range(2)]
         await asyncio.gather(*(one.step() for one in both))
         worker = Worker(client)
@@ -233,8 +231,7 @@ async def test_ticks_of_an_outage_are_counted_once_and_run_once_if_that_is_asked
 
 async def test_a_function_that_is_removed_is_not_called_and_made_again_it_begins_anew(broker: Broker) -> None:
     async with connected(broker) as client:
-        store, functions, now = TickStore(client), [function()], NOON
-        await store.ensure_stream()
+        store, functions, now = TickStore(lambda: client), [function()], NOON
         scheduler = Scheduler(lambda: functions, store, store, lambda: now)
         await scheduler.step()
         functions.clear()
@@ -256,7 +253,7 @@ async def test_a_mark_of_an_earlier_function_of_that_name_counts_nothing(broker:
         await _ran(client, [function()], [NOON])
         made = function(created="2026-01-01T19:58:30Z")  # nobody saw the first one go
         worker = await _ran(client, [made], [NOON + 8 * 3600])
-        mark = (await TickStore(client).read(plan_of(made))).mark
+        mark = (await TickStore(lambda: client).read(plan_of(made))).mark
     assert sorted(worker.runs) == sorted(plan_of(made).call_id(NOON + 8 * 3600 - 60 * back) for back in (0, 1))
     assert mark == Mark(NOON + 8 * 3600, 0)
 
@@ -270,8 +267,7 @@ async def test_a_clock_that_was_a_year_ahead_does_not_silence_a_schedule(broker:
 async def test_while_the_broker_is_away_ticks_wait_and_nothing_is_lost(broker: Broker, tmp_path: Path) -> None:
     status = function()
     async with connected(broker) as client:
-        store, now = TickStore(client), NOON
-        await store.ensure_stream()
+        store, now = TickStore(lambda: client), NOON
         scheduler = Scheduler(lambda: [status], store, store, lambda: now)
         await scheduler.step()
         broker.kill()
@@ -290,7 +286,7 @@ async def test_while_the_broker_is_away_ticks_wait_and_nothing_is_lost(broker: B
 async def test_a_foreign_message_in_place_of_a_mark_is_replaced(broker: Broker) -> None:
     status, plan = function(), plan_of(function())
     async with connected(broker) as client:
-        await TickStore(client).ensure_stream()
+        await TickStore(lambda: client).read(plan)
         subject = f"stoker.schedule.openfaas-fn.greet.{plan.digest}"
         await client.jetstream().publish(subject, b"\xff not a mark", stream=SCHEDULES)
         worker = await _ran(client, [status], [NOON, NOON + 60])

@@ -20,8 +20,7 @@ from stoker_sdk.function import FunctionStatus
 
 async def main() -> None:
     client = await nats.connect(sys.argv[1])
-    store = TickStore(client)
-    await store.ensure_stream()
+    store = TickStore(lambda: client)
     functions = msgspec.json.decode(sys.argv[2], type=list[FunctionStatus])
     now = 0.0
     scheduler = Scheduler(lambda: functions, store, store, lambda: now)

@@ -7,7 +7,7 @@ and the broker compares that before it replaces it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ import msgspec
 
 from stoker_gateway.queue.scheduler import Mark, Marked
 from stoker_gateway.queue.stored import VERSION, StoredCall, encode
-from stoker_gateway.queue.subjects import OUTCOMES, call_subject, outcome_subject
+from stoker_gateway.queue.subjects import OUTCOMES, bell_subject, call_subject, outcome_subject
 from stoker_gateway.queue.ticks import Plan, TickCall
 from stoker_sdk.errors import Unavailable
 
@@ -55,18 +55,20 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class TickStore:
-    """Both sides of the scheduler, `Store` and `Marks`, over one connection."""
+    """Both sides of the scheduler, `Store` and `Marks`. `client` gives the connection, or raises `Unavailable`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Callable[[], Client]) -> None:
         self._client = client
+        self._is_made = False
 
-    async def ensure_stream(self) -> None:
-        """Create the stream of marks, or bring it to this release's settings. Raises `Unavailable`."""
+    async def _make_stream(self) -> None:
+        """Create the stream of marks, or bring it to this release's settings."""
         answer = await self._ask(f"$JS.API.STREAM.CREATE.{SCHEDULES}", msgspec.json.encode(_STREAM))
         if answer.error is not None and answer.error.err_code == _NAME_IN_USE:
             answer = await self._ask(f"$JS.API.STREAM.UPDATE.{SCHEDULES}", msgspec.json.encode(_STREAM))
         if answer.error is not None:
             raise Unavailable(f"the broker refuses the stream {SCHEDULES}: {answer.error.description}")
+        self._is_made = True
 
     async def put(self, call: TickCall) -> None:
         if await self._last(OUTCOMES, outcome_subject(call.key, call.id)) is not None:
@@ -75,8 +77,11 @@ class TickStore:
         answer = await self._ask(call_subject(call.key, call.id), message_of(call, time.time_ns()), headers)
         if answer.error is not None and "per subject" not in answer.error.description:
             raise Unavailable(f"the broker does not take the call of a schedule: {answer.error.description}")
+        await self._client().publish(bell_subject(call.key))
 
     async def read(self, plan: Plan) -> Marked:
+        if not self._is_made:
+            await self._make_stream()
         message = await self._last(SCHEDULES, _subject(plan))
         if message is None:
             return Marked(None, 0)
@@ -117,7 +122,7 @@ class TickStore:
 
     async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Any:
         async with _translated(subject):
-            return await self._client.request(subject, payload, timeout=_TIMEOUT, headers=headers)
+            return await self._client().request(subject, payload, timeout=_TIMEOUT, headers=headers)
 
 
 @asynccontextmanager
