@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote_plus
@@ -17,6 +19,12 @@ from stoker_sdk.errors import BadUsage, StokerError
 
 if TYPE_CHECKING:
     import urllib3
+
+    from stoker_sdk.client import ControlClient
+    from stoker_sdk.messages import CallStatus
+
+ENDED = ("done", "dead", "cancelled")
+"""States of an async call that has ended."""
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -34,6 +42,7 @@ request.
 @click.option("-X", "-m", "--method", default="POST", metavar="METHOD", help="The method. [default: POST]")
 @click.option("--content-type", default="text/plain", metavar="TYPE", help="The body's type. [default: text/plain]")
 @click.option("-a", "--async", "asynchronous", is_flag=True, help="Only queue the call; its answer is not waited for.")
+@click.option("--wait", is_flag=True, help="With --async: wait until the call has ended, and tell how.")
 @click.option("--sign", default="", metavar="NAME", help="Sign the body in this header: HMAC-SHA256, with --key.")
 @click.option("--key", "key_flag", default="", metavar="TEXT", help="The key for --sign; better in $STOKER_SIGN_KEY.")
 @click.pass_obj
@@ -46,6 +55,7 @@ def invoke(
     method: str,
     content_type: str,
     asynchronous: bool,
+    wait: bool,
     sign: str,
     key_flag: str,
 ) -> None:
@@ -55,11 +65,14 @@ def invoke(
     \b
     echo hello | stoker invoke greet
     stoker invoke greet -X GET --query name=Ada -H 'Accept: application/json' < /dev/null
+    stoker invoke greet --async --wait < order.json
     stoker invoke greet --sign X-Hub-Signature-256 --key "$KEY" < event.json
     """
     if method.upper() not in METHODS:
         raise BadUsage(f"--method {method!r} is not one of {', '.join(METHODS)}")
-    sent = {"Content-Type": content_type, **dict(map(_header, headers))}
+    if wait and not asynchronous:
+        raise BadUsage("--wait is for --async: without it the answer is waited for anyway")
+    sent = {"Content-Type": content_type, **dict(map(read_header, headers))}
     key = key_flag or surroundings.environment.get("STOKER_SIGN_KEY", "")
     if (sign and not key) or (key_flag and not sign):
         raise BadUsage("--sign names the header and --key the key: give both, or none")
@@ -85,6 +98,29 @@ def invoke(
             sys.stdout.buffer.flush()
         if asynchronous:
             click.echo(_submitted(response), err=True)
+        if wait:
+            _wait_for_end(client, response.headers.get("X-Call-Id", ""))
+
+
+def _wait_for_end(client: ControlClient, id: str) -> None:
+    """Ask how the call goes until it has ended. Ctrl-C leaves it as it is."""
+    if not id:
+        raise StokerError(f"{client.gateway} gave the call no id, so it cannot be waited for")
+    pauses = itertools.chain((0.05, 0.1, 0.2, 0.5), itertools.repeat(1.0))
+    while (status := client.call_status(id)).state not in ENDED:
+        time.sleep(next(pauses))
+    if status.state != "done" or status.status >= 400:
+        raise StokerError(ending(status))
+    click.echo(ending(status), err=True)
+
+
+def ending(status: CallStatus) -> str:
+    """How a call ended, in a line or two; the second holds what a function answered to a call that is dead."""
+    answered = f", status {status.status}" if status.status else ""
+    why = f": {status.reason}" if status.reason else ""
+    answer = f"\n{status.answer.strip()}" if status.answer.strip() else ""
+    attempts = f" after {len(status.attempts)} attempts" if len(status.attempts) > 1 else ""
+    return f"call {status.id} is {status.state}{attempts}{answered}{why}{answer}"
 
 
 def signed(body: bytes | Iterator[bytes] | None, key: str) -> tuple[bytes, str]:
@@ -113,7 +149,8 @@ def _streamed(head: bytes, source: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _header(text: str) -> tuple[str, str]:
+def read_header(text: str) -> tuple[str, str]:
+    """Name and value of a header on the command line. Raises `BadUsage`."""
     separator = ":" if ":" in text.partition("=")[0] else "="
     name, found, value = text.partition(separator)
     if not found or not name.strip():

@@ -35,6 +35,7 @@ COMMANDS = {
     "list": ("stoker_cli.list_functions", "List the functions."),
     "describe": ("stoker_cli.describe", "Show one function: its state, settings and replicas."),
     "invoke": ("stoker_cli.invoke", "Call a function with standard input."),
+    "calls": ("stoker_cli.calls", "Show, cancel and replay async calls."),
     "logs": ("stoker_cli.logs", "Show what a function printed."),
     "ready": ("stoker_cli.ready", "Wait until the gateway, or a function, can be called."),
     "scale": ("stoker_cli.scale", "Set a function's number of replicas."),

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -27,6 +28,7 @@ from stoker_gateway.counters import MemoryCounters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.secrets import SecretStore
+from stoker_sdk.messages import CallStatus
 
 PASSWORD = "s3cret"
 REPOSITORY = Path(__file__).parents[2]
@@ -61,6 +63,8 @@ class RunningControl:
     counters: MemoryCounters
     loop: asyncio.AbstractEventLoop
     invocations: list[tuple[str, str, Mapping[str, str], bytes]] = field(default_factory=list)
+    calls: dict[str, list[CallStatus]] = field(default_factory=dict)
+    """What `/system/calls` tells, by id: each time it is asked for one, the next state; the last one stays."""
 
     def run(self, step: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(step, self.loop).result(10)
@@ -102,6 +106,8 @@ def _proxy(control: RunningControl) -> Middleware:
     @web.middleware
     async def proxy(request: web.Request, handler: Handler) -> web.StreamResponse:
         is_call = request.path.startswith(("/function/", "/async-function/"))
+        if request.path.startswith("/system/calls"):
+            return await _stored_call(control, request)
         return await _call(control, request) if is_call else await handler(request)
 
     return proxy
@@ -116,6 +122,42 @@ async def _call(control: RunningControl, request: web.Request) -> web.Response:
         error = {"X-Stoker-Error": "function handler-failed: ValueError, see the log"}
         return web.Response(status=500, text="no luck", headers=error)
     return web.Response(body=body[::-1])
+
+
+async def _stored_call(control: RunningControl, request: web.Request) -> web.Response:
+    """The routes of async calls as the platform has them, with canned calls instead of a broker."""
+    id, _, _ = request.path.removeprefix("/system/calls").strip("/").partition("/")
+    control.invocations.append((request.method, request.path_qs, dict(request.headers), await request.read()))
+    if not id:
+        return _page(control, request.query)
+    states = control.calls.get(id)
+    if not states:
+        return web.Response(status=404, text=f"no such call: {id!r}; it was never accepted")
+    if request.method == "GET":
+        return _json(states.pop(0) if len(states) > 1 else states[0])
+    if request.method == "DELETE":
+        if states[-1].state in ("done", "dead", "cancelled"):
+            return web.Response(status=409, text=f"call {id} has ended already: it is {states[-1].state}")
+        control.calls[id] = [msgspec.structs.replace(states[-1], state="cancelled")]
+        return web.Response(status=202)
+    if states[-1].state != "dead":
+        return web.Response(status=409, text=f"call {id} is {states[-1].state}: only dead calls are replayed")
+    return web.Response(status=202, headers={"X-Call-Id": f"{id}-again"})
+
+
+def _page(control: RunningControl, query: Mapping[str, str]) -> web.Response:
+    wanted = {name: query[name] for name in ("function", "namespace", "state") if name in query}
+    found = [
+        status
+        for (status, *_) in control.calls.values()
+        if all(getattr(status, name) == value for name, value in wanted.items())
+    ]
+    after = query.get("after", "")
+    return _json([status for status in found if status.cursor > after][: min(3, int(query["limit"]))])
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
 @dataclass(frozen=True)
