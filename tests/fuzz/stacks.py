@@ -33,7 +33,7 @@ functions:
     timeout: 5s
     concurrency: 10
     scale: {min: 1, max: 5}
-    schedule: "*/5 * * * *"
+    schedule: {cron: "TZ=UTC */5 * * * *", missed: run-once}
     routes: [{path: /x}]
     retries: {attempts: 3}
   other: &base {lang: go, handler: ./other, image: x}

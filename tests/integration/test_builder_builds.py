@@ -115,6 +115,7 @@ def test_another_input_is_another_artefact(data_dir: Path, change: dict[str, obj
     [
         ("python", "stack-examples/kubecon/kubecon"),
         ("python3-http", "stack-examples/stream/stream"),
+        ("python3-http", "stack-examples/schedule/schedule"),
         ("python3", "templates/python3/function"),
         ("python3-http", "templates/python3-http/function"),
     ],

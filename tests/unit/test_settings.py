@@ -26,6 +26,7 @@ def one(body: str) -> StackFunction:
         ("schedule: '@every 1h30m'", [Schedule("@every 1h30m")]),
         ("schedule: ['@daily', {cron: 0 9 * * mon-fri, timezone: UTC}]", None),
         ("schedule: {cron: '@hourly', timezone: Europe/Berlin, body: 1.0, path: /tick}", None),
+        ("schedule: {cron: '@hourly', missed: run-once}", [Schedule("@hourly", missed="run-once")]),
     ],
 )
 def test_a_schedule_travels_as_a_list_whatever_form_it_was_written_in(
@@ -100,6 +101,9 @@ def test_a_label_that_says_the_same_as_scale_is_fine_and_another_is_not() -> Non
         ("schedule: {cron: '@daily', timezone: Mars/Olympus}", "time zone 'Mars/Olympus' is not known"),
         ("schedule: {cron: '@daily', path: ../x}", "path '../x' is not allowed"),
         (f"schedule: [{', '.join(['@daily'.join(chr(39) * 2)] * 101)}]", "has 101 entries, and 100 are the most"),
+        ("schedule: {cron: '@daily', missed: all}", "schedule.missed: missed 'all' is none of skip, run-once"),
+        ("schedule: '0 0 31 4 *'", "schedule '0 0 31 4 *' is never due"),
+        ("schedule: {cron: TZ=Asia/Tokyo 0 9 * * *, timezone: UTC}", "the schedule has two time zones"),
         ("schedule: {cron: [a]}", "functions.greet.schedule.cron: must be a single value, and is a list"),
         ("routes: [{}]", "functions.greet.routes[0]: a route needs a host, a path, or both"),
         ("routes: [{host: 'http://x'}]", "host 'http://x' is not a host name"),

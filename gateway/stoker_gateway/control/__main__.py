@@ -26,6 +26,7 @@ from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
 from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.control.proxies import Proxies
+from stoker_gateway.control.schedules import running_schedules
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
@@ -92,7 +93,8 @@ async def serve(settings: ControlSettings) -> None:
     gc.collect()
     gc.freeze()
     say_ready(settings.ready_fd, msgspec.json.encode(Ready(metrics)))
-    await stop.wait()
+    async with running_schedules(provider, namespaces, calls):
+        await stop.wait()
     for runner in runners:
         await runner.cleanup()
     if calls is not None:

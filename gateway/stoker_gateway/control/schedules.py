@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
+from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.queue.scheduler import Scheduler
 from stoker_gateway.queue.tick_store import TickStore
 from stoker_sdk.function import FunctionStatus
 
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-
 
 @asynccontextmanager
 async def running_schedules(
-    provider: Provider, namespaces: NamespaceStore, client: Callable[[], Client]
-) -> AsyncIterator[Scheduler]:
-    """Fires schedules as long as this is open. `client` gives the broker's connection, or raises `Unavailable`."""
+    provider: Provider, namespaces: NamespaceStore, calls: StoredCalls | None
+) -> AsyncIterator[None]:
+    """Fires schedules as long as this is open; not where async calls are off."""
+    if calls is None:
+        yield
+        return
 
     def functions() -> Iterator[FunctionStatus]:
         return (status for name in namespaces.names() for status in provider.list(name))
 
-    store = TickStore(client)
-    scheduler = Scheduler(functions, store, store)
-    task = asyncio.get_running_loop().create_task(scheduler.run(), name="schedules")
+    store = TickStore(lambda: calls.client)
+    task = asyncio.get_running_loop().create_task(Scheduler(functions, store, store).run(), name="schedules")
     try:
-        yield scheduler
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

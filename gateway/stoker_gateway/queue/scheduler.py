@@ -175,6 +175,7 @@ class Scheduler:
     async def _move_mark(self, watched: _Watched, mark: Mark, now: int) -> None:
         revision = await self._marks.write(watched.plan, mark, watched.revision)
         if revision:
+            _tell_missed(watched.plan, mark.missed - watched.missed)
             watched.until, watched.missed, watched.revision = mark.until, mark.missed, revision
             return
         other, watched.revision = await self._marks.read(watched.plan)  # somebody else has dealt with it
@@ -183,6 +184,8 @@ class Scheduler:
 
     def _pause(self) -> float:
         """Seconds until the next tick, but never longer than until it is time to look again."""
+        if self._trouble:
+            return REFRESH
         now = self._clock()
         ahead = (each.next - now for each in self._watched.values() if each.next is not None)
         return max(_SHORTEST, min([REFRESH, *ahead]))
@@ -231,6 +234,11 @@ def _plans(key: FunctionKey, annotations: Mapping[str, str]) -> list[Plan]:
     except BadInput as error:  # stored by a release that did not check it
         log.warning("function %s is not called by the clock: %s", key, error)
         return []
+
+
+def _tell_missed(plan: Plan, count: int) -> None:
+    if count > 0:
+        log.warning("function %s: %d ticks of %r were missed", plan.key, count, plan.schedule.cron)
 
 
 def _is_due(watched: _Watched, now: int) -> bool:
