@@ -23,7 +23,6 @@ from stoker_sdk.names import (
     check_secret_name,
 )
 from stoker_sdk.probes import Probes, check_start_timeout, parse_probes
-from stoker_sdk.schedule import Schedule, schedules_of
 from stoker_sdk.units import GO_ZERO_TIME, parse_duration, parse_quantity
 
 ANNOTATION_PREFIX = "stoker.dev/"
@@ -124,11 +123,6 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         return parse_probes(self.annotations)
 
     @property
-    def schedules(self) -> tuple[Schedule, ...]:
-        """When the clock calls it, and how."""
-        return schedules_of(self.annotations)
-
-    @property
     def connections(self) -> int:
         """The budget of connections to other systems over all replicas; 0 means that there is none."""
         return _whole_number(self.setting("connections"), "connections")
@@ -178,7 +172,6 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
         _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target, self.start_timeout, self.probes
-        _ = self.schedules
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "

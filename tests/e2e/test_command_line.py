@@ -274,3 +274,29 @@ def test_a_change_under_watch_is_answered_by_the_new_code(stoker: Shell) -> None
         finally:
             process.terminate()
             process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_async_calls_are_waited_for_listed_shown_replayed_and_purged(stoker: Shell) -> None:
+    handler = (
+        "def handle(event, context):\n"
+        "    wanted = int(event.headers.get('X-Status', '200'))\n"
+        "    return {'statusCode': wanted, 'body': 'no luck' if wanted > 299 else 'fine'}\n"
+    )
+    retries = {"stoker.dev/retries": '{"max":1,"backoff":"10ms"}'}
+    stoker.platform.deploy("later", {"handler.py": handler}, lang="python3-http", annotations=retries)
+    waited = stoker.done("invoke", "later", "--async", "--wait", stdin="x")
+    id = waited.err.split()[4].rstrip(".")
+    assert waited.err.splitlines()[-1] == f"call {id} is done, status 200"
+    assert stoker.done("calls", "show", id, "--json").json()["state"] == "done"
+
+    refused = stoker("invoke", "later", "--async", "--wait", "-H", "X-Status: 503")
+    assert refused.code == 1 and "is dead" in refused.err and "status 503" in refused.err
+    listed = stoker.done("calls", "list", "later", "--json").json()
+    assert [(call["state"], call["status"]) for call in listed] == [("done", 200), ("dead", 503)]
+    assert "Attempt 2: " in stoker.done("calls", "show", listed[1]["id"]).out
+    new = stoker.done("calls", "replay", listed[1]["id"], "-H", "X-Status: 200").out.split()[-1]
+    wait_for(lambda: stoker.done("calls", "show", new, "--json").json()["state"] == "done", "the replayed call")
+    assert stoker.done("calls", "purge", "later").out == "later: 0 calls cancelled\n"
+    assert "has ended already" in stoker("calls", "cancel", id).err
+    stoker.done("remove", "later")

@@ -126,6 +126,10 @@ async def test_an_update_counts_the_revision_and_an_unchanged_one_does_not(contr
         (b'{"service": "greet", "image": "i", "labels": {"a": "b c"}}', "'b c'"),
         (b'{"service": "greet", "image": "i", "limits": {"memory": "lots"}}', "'lots'"),
         (b'{"service": "greet", "image": "i", "envVars": {"1A": "x"}}', "'1A'"),
+        (
+            b'{"service": "greet", "image": "i", "annotations": {"topic": "cron-function", "schedule": "x"}}',
+            "schedule 'x' is not five fields",
+        ),
     ],
 )
 async def test_a_bad_spec_is_refused_with_its_reason_and_stores_nothing(

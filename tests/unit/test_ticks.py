@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from stoker_gateway.queue.ticks import DAY, GRACE, MOST_AT_ONCE, MOST_COUNTED, Due, Plan, due, start, tick_call
 from stoker_sdk.errors import BadInput
-from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.schedule import Schedule, schedules_of
 from stoker_sdk.settings import MAX_ENTRIES
@@ -188,9 +187,9 @@ def test_a_schedule_without_the_topic_of_the_cron_connector_is_somebody_elses(to
         ({"topic": "cron-function", "schedule": ";".join(["@daily"] * (MAX_ENTRIES + 1))}, "100 are the most"),
     ],
 )
-def test_a_deploy_with_a_bad_schedule_is_refused_with_the_reason(annotations: dict[str, str], message: str) -> None:
+def test_a_bad_schedule_is_refused_with_the_reason(annotations: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput) as caught:
-        FunctionSpec("greet", "image:1", annotations=annotations).check()
+        schedules_of(annotations)
     assert message in str(caught.value)
 
 

@@ -18,6 +18,7 @@ from stoker_sdk.faults import FIXES, Fault
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.messages import DeleteFunctionRequest
 from stoker_sdk.names import FunctionKey, check_function_name, key_from_route
+from stoker_sdk.schedule import schedules_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def key_of_path(request: web.Request, namespace: str) -> FunctionKey:
 async def _deploy(request: web.Request, *, create: bool) -> web.Response:
     spec = await read_struct(request, FunctionSpec, request.app[CONFIG].body_limit)
     spec.check()
+    schedules_of(spec.annotations)  # not in `check`: a stored function must outlive a change of the time zones' names
     namespace = existing_namespace(request, spec.namespace or last(request, "namespace"))
     spec = msgspec.structs.replace(spec, namespace=namespace)
     async with request.app[NAMESPACES].written_in(namespace):
