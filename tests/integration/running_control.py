@@ -142,7 +142,7 @@ async def _stored_call(control: RunningControl, request: web.Request) -> web.Res
         return web.Response(status=202)
     if states[-1].state != "dead":
         return web.Response(status=409, text=f"call {id} is {states[-1].state}: only dead calls are replayed")
-    return web.Response(status=202, headers={"X-Call-Id": f"{id}-again"})
+    return _json(msgspec.structs.replace(states[-1], id=f"{id}-again", state="queued"), 202)
 
 
 def _page(control: RunningControl, query: Mapping[str, str]) -> web.Response:
@@ -156,8 +156,8 @@ def _page(control: RunningControl, query: Mapping[str, str]) -> web.Response:
     return _json([status for status in found if status.cursor > after][: min(3, int(query["limit"]))])
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
 @dataclass(frozen=True)
