@@ -7,22 +7,23 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import nats
 import pytest
+from broker import RunningBroker
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
-from nats_broker import Broker, running_broker
 
-from stoker_gateway.queue.scheduler import Mark, Scheduler
+from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.scheduler import Mark, Scheduler, calls_of
 from stoker_gateway.queue.stored import decode
+from stoker_gateway.queue.streams import STREAMS, ask, ensure_streams
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, key_and_id, outcome_subject
 from stoker_gateway.queue.tick_store import SCHEDULES, TickStore
-from stoker_gateway.queue.ticks import DAY, Plan, due
+from stoker_gateway.queue.ticks import DAY, Plan, TickCall, due
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.function import FunctionStatus
 from stoker_sdk.names import FunctionKey
@@ -30,12 +31,6 @@ from stoker_sdk.schedule import Schedule, schedules_of
 
 KEY = FunctionKey("openfaas-fn", "greet")
 NOON = 1_767_268_800  # 2026-01-01T12:00:00Z
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with running_broker(tmp_path) as running:
-        yield running
 
 
 def function(name: str = "greet", created: str = "2025-06-01T00:00:00Z", **annotations: str) -> FunctionStatus:
@@ -49,16 +44,15 @@ def plan_of(status: FunctionStatus) -> Plan:
 
 
 @asynccontextmanager
-async def connected(broker: Broker) -> AsyncIterator[Client]:
-    """A connection, and the streams of calls as the platform makes them, but with next to no deduplication by time:
-    what is shown here must not need it.
+async def connected(broker: RunningBroker) -> AsyncIterator[Client]:
+    """A connection, and the platform's streams, but with next to no deduplication by time: what is shown here must
+    not need it.
     """
-    client = await nats.connect(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
-    once = {"max_msgs_per_subject": 1, "discard": DiscardPolicy.NEW, "discard_new_per_subject": True}
-    common = {"allow_direct": True, "duplicate_window": 0.1, **once}
-    for name, retention in ((CALLS, RetentionPolicy.WORK_QUEUE), (OUTCOMES, RetentionPolicy.LIMITS)):
-        subjects = [f"stoker.{name.removeprefix('stoker-').rstrip('s')}.*.*.*"]
-        await client.jetstream().add_stream(StreamConfig(name, subjects=subjects, retention=retention, **common))
+    client = await connect(broker.settings, "test")
+    await ensure_streams(client)
+    calls = next(stream for stream in STREAMS if stream["name"] == CALLS)
+    briefly = {**calls, "storage": "file", "allow_direct": True, "duplicate_window": 100_000_000}
+    assert await ask(client, f"STREAM.UPDATE.{CALLS}", briefly) is None
     try:
         yield client
     finally:
@@ -101,10 +95,10 @@ class Worker:
 class Process:
     """A scheduler as a process whose clock is driven; `kill` takes it away in the middle of whatever it does."""
 
-    def __init__(self, broker: Broker, functions: list[FunctionStatus]) -> None:
+    def __init__(self, broker: RunningBroker, functions: list[FunctionStatus]) -> None:
         script = Path(__file__).with_name("tick_process.py")
         self._process = subprocess.Popen(
-            [sys.executable, script, broker.url, msgspec.json.encode(functions).decode()],
+            [sys.executable, script, broker.settings_file, msgspec.json.encode(functions).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -135,7 +129,7 @@ def day_of_readings() -> list[int]:
 
 
 @pytest.mark.slow
-async def test_a_day_of_minutes_is_1440_calls_through_kills_and_clocks_that_are_set(broker: Broker) -> None:
+async def test_a_day_of_minutes_is_1440_calls_through_kills_and_clocks_that_are_set(broker: RunningBroker) -> None:
     status, chance = function(), random.Random(4)
     kills = sorted(chance.sample(range(5, 1430), 12))
     async with connected(broker) as client:
@@ -165,7 +159,9 @@ async def test_a_day_of_minutes_is_1440_calls_through_kills_and_clocks_that_are_
     assert len(expected) == 1440
 
 
-async def test_whoever_is_killed_between_call_and_mark_has_neither_lost_nor_doubled_the_tick(broker: Broker) -> None:
+async def test_whoever_is_killed_between_call_and_mark_has_neither_lost_nor_doubled_the_tick(
+    broker: RunningBroker,
+) -> None:
     status = function()
     async with connected(broker) as client:
         now, store, worker = NOON, TickStore(lambda: client), Worker(client)
@@ -180,13 +176,11 @@ async def test_whoever_is_killed_between_call_and_mark_has_neither_lost_nor_doub
     assert worker.runs == {plan.call_id(NOON + 60 * minute): 1 for minute in range(1, 6)}
 
 
-def _calls(plan: Plan, until: int, now: int) -> list[object]:
-    from stoker_gateway.queue.scheduler import calls_of
-
-    return list(calls_of(plan, due(plan, until, now)))
+def _calls(plan: Plan, until: int, now: int) -> list[TickCall]:
+    return calls_of(plan, due(plan, until, now))
 
 
-async def test_the_call_is_an_ordinary_post_with_body_path_and_what_the_connector_sends(broker: Broker) -> None:
+async def test_the_call_is_an_ordinary_post_with_body_path_and_what_the_connector_sends(broker: RunningBroker) -> None:
     status = function(topic="", **{"stoker.dev/schedule": '[{"cron":"* * * * *","body":"caf\u00e9","path":"/a/b"}]'})
     async with connected(broker) as client:
         worker = await _ran(client, [status], [NOON, NOON + 60])
@@ -209,7 +203,7 @@ async def _ran(client: Client, functions: list[FunctionStatus], readings: list[i
 
 @pytest.mark.parametrize(("missed", "runs"), [("", 0), ("skip", 0), ("run-once", 1)])
 async def test_ticks_of_an_outage_are_counted_once_and_run_once_if_that_is_asked_for(
-    broker: Broker, missed: str, runs: int
+    broker: RunningBroker, missed: str, runs: int
 ) -> None:
     text = msgspec.json.encode([Schedule("0 * * * *", missed=missed)]).decode()
     status = function(topic="", **{"stoker.dev/schedule": text})
@@ -229,7 +223,7 @@ async def test_ticks_of_an_outage_are_counted_once_and_run_once_if_that_is_asked
         assert b"X-Stoker-Tick: 2026-01-01T17:00:00Z\r\n" in worker.requests[0]
 
 
-async def test_a_function_that_is_removed_is_not_called_and_made_again_it_begins_anew(broker: Broker) -> None:
+async def test_a_function_that_is_removed_is_not_called_and_made_again_it_begins_anew(broker: RunningBroker) -> None:
     async with connected(broker) as client:
         store, functions, now = TickStore(lambda: client), [function()], NOON
         scheduler = Scheduler(lambda: functions, store, store, lambda: now)
@@ -248,7 +242,7 @@ async def test_a_function_that_is_removed_is_not_called_and_made_again_it_begins
     assert worker.runs == {plan_of(again).call_id(NOON + 660): 1}
 
 
-async def test_a_mark_of_an_earlier_function_of_that_name_counts_nothing(broker: Broker) -> None:
+async def test_a_mark_of_an_earlier_function_of_that_name_counts_nothing(broker: RunningBroker) -> None:
     async with connected(broker) as client:
         await _ran(client, [function()], [NOON])
         made = function(created="2026-01-01T19:58:30Z")  # nobody saw the first one go
@@ -258,13 +252,13 @@ async def test_a_mark_of_an_earlier_function_of_that_name_counts_nothing(broker:
     assert mark == Mark(NOON + 8 * 3600, 0)
 
 
-async def test_a_clock_that_was_a_year_ahead_does_not_silence_a_schedule(broker: Broker) -> None:
+async def test_a_clock_that_was_a_year_ahead_does_not_silence_a_schedule(broker: RunningBroker) -> None:
     async with connected(broker) as client:
         worker = await _ran(client, [function()], [NOON + 365 * DAY, NOON, NOON + 60])
     assert worker.runs == {plan_of(function()).call_id(NOON + 60): 1}
 
 
-async def test_while_the_broker_is_away_ticks_wait_and_nothing_is_lost(broker: Broker, tmp_path: Path) -> None:
+async def test_while_the_broker_is_away_ticks_wait_and_nothing_is_lost(broker: RunningBroker) -> None:
     status = function()
     async with connected(broker) as client:
         store, now = TickStore(lambda: client), NOON
@@ -283,7 +277,7 @@ async def test_while_the_broker_is_away_ticks_wait_and_nothing_is_lost(broker: B
     assert worker.runs == {plan_of(status).call_id(NOON + 60 * minute): 1 for minute in (1, 2)}
 
 
-async def test_a_foreign_message_in_place_of_a_mark_is_replaced(broker: Broker) -> None:
+async def test_a_foreign_message_in_place_of_a_mark_is_replaced(broker: RunningBroker) -> None:
     status, plan = function(), plan_of(function())
     async with connected(broker) as client:
         await TickStore(lambda: client).read(plan)
@@ -293,7 +287,7 @@ async def test_a_foreign_message_in_place_of_a_mark_is_replaced(broker: Broker) 
     assert worker.runs == {plan.call_id(NOON + 60): 1}
 
 
-async def test_a_stored_function_with_a_bad_schedule_leaves_the_others_their_ticks(broker: Broker) -> None:
+async def test_a_stored_function_with_a_bad_schedule_leaves_the_others_their_ticks(broker: RunningBroker) -> None:
     bad = function("bad", schedule="whenever")
     async with connected(broker) as client:
         worker = await _ran(client, [bad, function()], [NOON, NOON + 60])

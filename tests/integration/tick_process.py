@@ -1,6 +1,6 @@
 """A scheduler as a process of its own, whose clock is its standard input: one line is the time of one step.
 
-    python tick_process.py BROKER-URL FUNCTIONS-JSON
+    python tick_process.py BROKER-SETTINGS-FILE FUNCTIONS-JSON
 
 The functions are read once; each step is answered by a line. A real control process differs by its clock alone.
 """
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import msgspec
-import nats
 
+from stoker_gateway.queue.connection import connect, read_settings
 from stoker_gateway.queue.scheduler import Scheduler
 from stoker_gateway.queue.tick_store import TickStore
 from stoker_sdk.function import FunctionStatus
 
 
 async def main() -> None:
-    client = await nats.connect(sys.argv[1])
+    client = await connect(read_settings(Path(sys.argv[1])), "test")
     store = TickStore(lambda: client)
     functions = msgspec.json.decode(sys.argv[2], type=list[FunctionStatus])
     now = 0.0
