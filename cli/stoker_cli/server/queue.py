@@ -14,6 +14,7 @@ import msgspec
 
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
+from stoker_gateway.queue.addresses import Guard
 from stoker_gateway.queue.broker import MAX_INLINE, Broker, prepare_broker
 from stoker_gateway.queue.connection import BrokerSettings
 from stoker_sdk.data_dir import DataDir
@@ -32,6 +33,7 @@ class QueueOptions:
     max_body: int = MAX_INLINE
     ack_wait: float = 30.0
     own: BrokerSettings | None = field(default=None, repr=False)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     def where(self, data: DataDir) -> str:
         return f"by {urlsplit(self.own.url).hostname}" if self.own else f"in {data.queue}"
@@ -40,6 +42,7 @@ class QueueOptions:
 def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
     """Raises `BadUsage`."""
     try:
+        callbacks = _callbacks(flags)
         size = int(parse_quantity(flags["max_async_body"], "--max-async-body"))
         ack_wait = parse_duration(flags["worker_lost_after"], "--worker-lost-after")
     except BadInput as error:
@@ -55,7 +58,20 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
         max_body=size,
         ack_wait=ack_wait,
         own=_own_broker(flags),
+        callbacks=callbacks,
     )
+
+
+def _callbacks(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The worker's `CallbackSettings`. Raises `BadInput` for an entry that is neither host nor network."""
+    Guard(flags["callback_allow"], flags["callback_deny"]).close()
+    secret = flags["callback_secret_file"]
+    return {
+        "allow": list(flags["callback_allow"]),
+        "deny": list(flags["callback_deny"]),
+        "private_allowed": flags["allow_private_callbacks"],
+        "secret_file": str(Path(secret).absolute()) if secret else "",
+    }
 
 
 def _own_broker(flags: Mapping[str, Any]) -> BrokerSettings | None:
@@ -102,6 +118,7 @@ def worker_child(
         "proxy_sockets": [str(run.worker_socket(proxy)) for proxy in range(proxies)],
         "drain_seconds": drain,
         "ack_wait": options.ack_wait,
+        "callbacks": options.callbacks,
     }
 
     def command(ready: int) -> list[str]:

@@ -12,15 +12,25 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from stoker_gateway.queue import outcomes
+from stoker_gateway.queue import callback_queue, outcomes
+from stoker_gateway.queue.callback_queue import MAX_BODY
+from stoker_gateway.queue.callback_request import Callback
 from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
 from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, retry_after_seconds
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED
 from stoker_gateway.queue.stored import BadCall, StoredCall, decode, method_of
-from stoker_gateway.queue.subjects import ATTEMPTS, OUTCOMES, attempt_subject, dead_subject, outcome_subject
+from stoker_gateway.queue.subjects import (
+    ATTEMPTS,
+    OUTCOMES,
+    attempt_subject,
+    callback_subject,
+    dead_subject,
+    outcome_subject,
+)
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.messages import CallAttempt
+from stoker_sdk.names import DEFAULT_NAMESPACE
 from stoker_sdk.units import format_rfc3339
 from stoker_wire.client import AnswerHead, ClientConnection
 from stoker_wire.message import Field
@@ -52,7 +62,10 @@ class Run:
         self._status = 0
         self._error = ""
         self._retry_after: float | None = None
-        self._answer = b""
+        self._answer = bytearray()
+        self._cut = False
+        self._fields: list[Field] = []
+        self._seconds = 0.0
         self._attempts: list[CallAttempt] = []
         self._over = False
         self._task: asyncio.Task[None] | None = None
@@ -124,6 +137,7 @@ class Run:
 
     def answer(self, head: AnswerHead) -> None:
         self._status = head.status
+        self._fields = head.fields
         for name, value in head.fields:
             lowered = name.lower()
             if lowered == b"x-stoker-error":
@@ -132,8 +146,10 @@ class Run:
                 self._retry_after = retry_after_seconds(value.decode("latin-1"), time.time())
 
     def data(self, data: bytes) -> None:
-        if len(self._answer) < MAX_ANSWER:
-            self._answer += data[: MAX_ANSWER - len(self._answer)]
+        most = MAX_BODY if self._call and self._call.callback else MAX_ANSWER
+        room = most - len(self._answer)
+        self._answer += data[:room]
+        self._cut = self._cut or len(data) > room
 
     def end(self) -> None:
         self._connection = None
@@ -156,7 +172,7 @@ class Run:
             self._judge(broken=True)
 
     def _judge(self, *, broken: bool = False) -> None:
-        seconds = time.monotonic() - self._begun
+        seconds = self._seconds = time.monotonic() - self._begun
         decision = decide(
             len(self._attempts) + 1,
             "error" if broken else self._status,
@@ -217,19 +233,40 @@ class Run:
             ended_at=_now(),
             status=self._status,
             reason=reason,
-            answer=self._answer.decode(errors="replace") if state == outcomes.DEAD else "",
+            answer=self._answer[:MAX_ANSWER].decode(errors="replace") if state == outcomes.DEAD else "",
             attempts=self._attempts,
             replay_of=call.replay_of if call else "",
         )
+        if call is not None and call.callback:
+            self._store_callback(call.callback, outcome)
+        else:
+            self._store_outcome(outcome)
+
+    def _store_callback(self, url: str, outcome: Outcome) -> None:
+        """Before the outcome: a worker that is killed in between runs the call again rather than lose its callback."""
+        function = self.lane.function
+        name = str(function).removesuffix(f".{DEFAULT_NAMESPACE}")
+        fields = [*self._fields, (b"X-Stoker-Truncated", b"true")] if self._cut else self._fields
+        callback = Callback(url, self.id, name, self._status, self._seconds, fields)
+        payload = callback_queue.encode(callback, bytes(self._answer))
+
+        def stored(result: str) -> None:
+            if result in (STORED, EXISTS):
+                self._store_outcome(outcome)
+            else:
+                self._settled(result)
+
+        self._store(callback_subject(function, self.id), payload, stored, {"Nats-Msg-Id": f"callback-{self.id}"})
+
+    def _store_outcome(self, outcome: Outcome) -> None:
         subject = outcome_subject(self.lane.function, self.id)
-        self._store(subject, outcomes.encode(outcome), self._settled, {outcomes.STATE_HEADER: state})
+        self._store(subject, outcomes.encode(outcome), self._settled, {outcomes.STATE_HEADER: outcome.state})
 
     def _settled(self, result: str) -> None:
         if result not in (STORED, EXISTS):
             log.error("the outcome of call %s of %s cannot be stored: %s", self.id, self.lane.key, result)
             self._forget(b'-NAK {"delay": 5000000000}')
             return
-        # CALLBACKS: the outcome is stored and the call is not yet acknowledged; here `Callbacks.deliver` belongs.
         self._forget(b"+ACK")
 
     def _store(self, subject: str, payload: bytes, done: Any, headers: dict[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@
 | `stoker-outcomes` | `stoker.outcome.NAMESPACE.NAME.ID` | how a call ended, once for each call |
 | `stoker-attempts` | `stoker.attempt.NAMESPACE.NAME.ID` | the failed attempts of a call so far; the newest replaces |
 | `stoker-dead` | `stoker.dead.NAMESPACE.NAME.ID` | the request of a call that ended dead, for a replay |
+| `stoker-callbacks` | `stoker.callback.NAMESPACE.NAME.ID` | an answer that is still to be posted (work queue) |
 
 "Discard new per subject" is what makes an outcome final: the server refuses a second one. It goes with "discard new"
 alone, by which a full stream refuses everything; so `trim` bounds the bytes, oldest first, and the server only the age.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stoker_gateway.queue.subjects import ATTEMPTS, CALLS, DEAD, OUTCOMES
+from stoker_gateway.queue.subjects import ATTEMPTS, CALLBACKS, CALLS, DEAD, OUTCOMES
 from stoker_sdk.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ STREAMS: Final[tuple[dict[str, Any], ...]] = (
     {"name": OUTCOMES, "subjects": ["stoker.outcome.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
     {"name": ATTEMPTS, "subjects": ["stoker.attempt.*.*.*"], "max_age": 7 * _DAY, "max_msgs_per_subject": 1},
     {"name": DEAD, "subjects": ["stoker.dead.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
+    {"name": CALLBACKS, "subjects": ["stoker.callback.*.*.*"], "retention": "workqueue", **_ONCE},
 )
 _COMMON: Final = {"storage": "file", "allow_direct": True, "num_replicas": 1, "duplicate_window": 120 * _SECOND}
 _NAME_IN_USE: Final = 10058

@@ -15,6 +15,7 @@ CALLS: Final = "stoker-calls"
 OUTCOMES: Final = "stoker-outcomes"
 ATTEMPTS: Final = "stoker-attempts"
 DEAD: Final = "stoker-dead"
+CALLBACKS: Final = "stoker-callbacks"
 KEYS: Final = "stoker-keys"
 RESULTS: Final = "stoker-results"
 
@@ -47,6 +48,11 @@ def attempt_subject(key: FunctionKey, id: str) -> str:
 def dead_subject(key: FunctionKey, id: str) -> str:
     """The request of a call that ended dead, for a replay."""
     return f"stoker.dead.{key.namespace}.{key.name}.{id}"
+
+
+def callback_subject(key: FunctionKey, id: str) -> str:
+    """The answer of a call that is still to be posted to its caller."""
+    return f"stoker.callback.{key.namespace}.{key.name}.{id}"
 
 
 def bell_subject(key: FunctionKey) -> str:

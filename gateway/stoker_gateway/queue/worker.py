@@ -25,6 +25,9 @@ import uvloop
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, encode
 from stoker_gateway.queue import outcomes
+from stoker_gateway.queue.addresses import Guard
+from stoker_gateway.queue.callback_queue import CallbackQueue
+from stoker_gateway.queue.callbacks import Callbacks, in_cluster
 from stoker_gateway.queue.connection import connect, read_settings
 from stoker_gateway.queue.lane import Lane
 from stoker_gateway.queue.lookup import first_of
@@ -46,6 +49,15 @@ log = logging.getLogger("stoker.worker")
 _MAX_CANCELLED: Final = 10_000
 
 
+class CallbackSettings(msgspec.Struct, frozen=True):
+    """Which addresses callbacks may call (`addresses.py`), and the file with the secret that signs them, or empty."""
+
+    allow: list[str] = []
+    deny: list[str] = []
+    private_allowed: bool = False
+    secret_file: str = ""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """What the supervisor tells a worker. Times are in seconds; `workers` share the slots of this machine."""
 
@@ -57,6 +69,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     drain_seconds: float
     ready_fd: int
     ack_wait: float = 30.0
+    callbacks: CallbackSettings = CallbackSettings()
 
 
 class Worker:
@@ -102,6 +115,7 @@ class Worker:
             loop.create_task(self._look_for_calls(), name="look for calls"),
             loop.create_task(self._send_requests(), name="pulls"),
             loop.create_task(self._say_that_we_run(), name="in progress"),
+            loop.create_task(self._deliver_callbacks(), name="callbacks"),
         ]
 
     async def stop(self) -> None:
@@ -118,6 +132,17 @@ class Worker:
         self.publisher.close()
         self.pool.close()
         await self.client.close()
+
+    async def _deliver_callbacks(self) -> None:
+        settings = self.settings.callbacks
+        guard = Guard(settings.allow, settings.deny, private_allowed=settings.private_allowed)
+        secret = _read_secret(settings.secret_file)
+        inside = in_cluster([Path(path) for path in self.settings.proxy_sockets])
+        try:
+            async with Callbacks(guard, inside=inside) as callbacks:
+                await CallbackQueue(self.client, callbacks, secret).run()
+        finally:
+            guard.close()
 
     # What lanes use
 
@@ -267,6 +292,10 @@ class Worker:
             self._routes[key] = route
         if key in self.lanes:
             self.lanes[key].update(route)
+
+
+def _read_secret(path: str) -> bytes | None:
+    return Path(path).read_bytes().strip() if path else None
 
 
 async def serve(settings: WorkerSettings) -> None:

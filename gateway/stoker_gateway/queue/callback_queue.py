@@ -1,0 +1,140 @@
+"""Callbacks on their way: stored when their call ends, delivered by whichever worker takes them.
+
+A callback is stored before the outcome of its call, so that no kill can lose it: at least once, then. A call that runs
+again because a worker was killed stores the same callback again, which the broker takes for the first one for as long
+as that waits, and for two minutes after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from stoker_gateway.queue.callback_request import Callback
+from stoker_gateway.queue.callbacks import Callbacks
+from stoker_gateway.queue.subjects import CALLBACKS
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+log = logging.getLogger("stoker.callbacks")
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Bytes of an answer that a callback carries; a longer one is cut, and its header `X-Stoker-Truncated` says so."""
+_MOST: Final = 500
+_ALIVE_SECONDS: Final = 10.0
+_CONSUMER: Final = "callbacks"
+_FILTER: Final = "stoker.callback.*.*.*"
+
+
+class StoredCallback(msgspec.Struct, frozen=True):
+    """The first line of a message; the answer's body follows it. `fields` are header names and values, in latin-1."""
+
+    url: str
+    call_id: str
+    function: str
+    status: int
+    seconds: float
+    fields: list[tuple[str, str]] = []
+
+
+def encode(callback: Callback, body: bytes) -> bytes:
+    stored = StoredCallback(
+        callback.url,
+        callback.call_id,
+        callback.function,
+        callback.status,
+        callback.seconds,
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in callback.fields],
+    )
+    return msgspec.json.encode(stored) + b"\n" + body
+
+
+def decode(payload: bytes) -> Callback:
+    """Raises `msgspec.MsgspecError`, `UnicodeDecodeError` for what is none of ours."""
+    line, _, body = payload.partition(b"\n")
+    stored = msgspec.json.decode(line, type=StoredCallback)
+    fields = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in stored.fields]
+    return Callback(stored.url, stored.call_id, stored.function, stored.status, stored.seconds, fields, body)
+
+
+class CallbackQueue:
+    """Takes stored callbacks and delivers them, so many at a time. `secret` signs them, if there is one."""
+
+    def __init__(self, client: Client, callbacks: Callbacks, secret: bytes | None) -> None:
+        self._client = client
+        self._callbacks = callbacks
+        self._secret = secret
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; what is under way is then handed back to the broker."""
+        try:
+            while True:
+                try:
+                    await self._take()
+                except Exception as error:  # the broker is away, or being started again
+                    log.debug("callbacks wait: %r", error)
+                    await asyncio.sleep(1)
+        finally:
+            for task in self._running:
+                task.cancel()
+
+    async def _take(self) -> None:
+        from nats.js.api import ConsumerConfig
+
+        config = ConsumerConfig(ack_wait=3 * _ALIVE_SECONDS, max_deliver=-1, max_ack_pending=_MOST)
+        pulls = await self._client.jetstream().pull_subscribe(
+            _FILTER, durable=_CONSUMER, stream=CALLBACKS, config=config
+        )
+        while True:
+            if len(self._running) >= _MOST:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            for message in await _fetch(pulls, min(100, _MOST - len(self._running))):
+                task = asyncio.get_running_loop().create_task(self._deliver(message), name=message.subject)
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def _deliver(self, message: Msg) -> None:
+        try:
+            callback = decode(message.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("the callback %s cannot be read and is dropped: %s", message.subject[:200], error)
+            await message.term()
+            return
+        alive = asyncio.get_running_loop().create_task(_say_alive(message))
+        try:
+            delivery = await self._callbacks.deliver(callback, self._secret)
+        except asyncio.CancelledError:
+            await message.nak()
+            raise
+        finally:
+            alive.cancel()
+        if not delivery.delivered:
+            log.warning(
+                "the callback of call %s of %s is given up after %d attempts: %s",
+                callback.call_id,
+                callback.function,
+                delivery.attempts,
+                delivery.reason,
+            )
+        await message.ack()
+
+
+async def _fetch(pulls: object, number: int) -> list[Msg]:
+    try:
+        messages: list[Msg] = await pulls.fetch(number, timeout=5)  # type: ignore[attr-defined]
+    except TimeoutError:
+        return []
+    return messages
+
+
+async def _say_alive(message: Msg) -> None:
+    while True:
+        await asyncio.sleep(_ALIVE_SECONDS)
+        await message.in_progress()
