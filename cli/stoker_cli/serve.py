@@ -13,7 +13,7 @@ from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
-from stoker_sdk.ids import FIRST_ID, ID_COUNT
+from stoker_sdk.ids import ID_COUNT, first_id_of
 
 _HELP = """Run the platform on this machine: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
 
@@ -78,9 +78,8 @@ def _seconds(text: str, flag: str) -> float:
 @click.option(
     "--first-user-id",
     type=click.IntRange(1000),
-    default=FIRST_ID,
-    show_default=True,
-    help="As root: functions' user ids begin here.",
+    default=None,
+    help="As root: functions' user ids begin here. [default: a stretch of its own for each data folder]",
 )
 @click.option(
     "--user-ids",
@@ -109,7 +108,7 @@ def serve(
     ready_file: Path | None,
     max_body: str,
     max_waiting: int,
-    first_user_id: int,
+    first_user_id: int | None,
     user_ids: int,
     allow_host_programs: bool,
     drain: str,
@@ -121,7 +120,8 @@ def serve(
     if print_ca:
         click.echo(data.ca_certificate)
         return 0
-    if first_user_id + user_ids > 2**31:
+    first_id = first_user_id or first_id_of(data.path)
+    if first_id + user_ids > 2**31:
         raise BadUsage("--first-user-id and --user-ids reach beyond the largest user id: lower one of them")
     from stoker_cli.server.platform import ServeOptions, run_platform
     from stoker_cli.server.queue import read_queue_options
@@ -136,7 +136,7 @@ def serve(
         ready_file=ready_file.absolute() if ready_file else None,
         max_body=_size(max_body, "--max-body"),
         max_waiting=max_waiting,
-        first_id=first_user_id if surroundings.is_root else 0,
+        first_id=first_id if surroundings.is_root else 0,
         id_count=user_ids,
         host_programs=allow_host_programs,
         build_ahead=build_ahead,

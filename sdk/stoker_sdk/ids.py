@@ -8,6 +8,7 @@ lock only.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,18 @@ from stoker_sdk.files import write_whole
 FIRST_ID = 1_900_000_000
 """Within the stretch that distributions, systemd and containers leave alone (from 1,879,048,192 on)."""
 
-ID_COUNT = 1_000_000
+ID_COUNT = 100_000
+
+
+def first_id_of(folder: Path) -> int:
+    """Where the ids of a data folder begin: each folder has a stretch of `ID_COUNT` for itself, chosen by its path.
+
+    Two platforms of one machine must not share ids: a build ends what its user still runs, and a user could read
+    the other platform's files. Of 2,400 stretches two folders have the same one by rare chance: then name one.
+    """
+    stretches = (2**31 - FIRST_ID) // ID_COUNT
+    number = int.from_bytes(hashlib.sha256(os.fsencode(folder.resolve())).digest()[:8])
+    return FIRST_ID + number % stretches * ID_COUNT
 
 
 class UserIds:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stoker_sdk.errors import BadInput, StokerError
-from stoker_sdk.ids import UserIds
+from stoker_sdk.ids import FIRST_ID, ID_COUNT, UserIds, first_id_of
 
 
 def test_a_purpose_keeps_its_id_and_another_gets_another(tmp_path: Path) -> None:
@@ -71,3 +71,10 @@ def test_processes_at_the_same_time_share_no_id(tmp_path: Path) -> None:
     given = dict(pair for answer in answers for pair in answer)
     assert all(given[purpose] == number for answer in answers for purpose, number in answer)
     assert len(set(given.values())) == len(given) == 4 * 20 + 20
+
+
+def test_each_data_folder_has_ids_of_its_own_and_always_the_same(tmp_path: Path) -> None:
+    ranges = {name: first_id_of(tmp_path / name) for name in ("one", "two", "three")}
+    assert len(set(ranges.values())) == 3
+    assert first_id_of(tmp_path / "x" / ".." / "one") == ranges["one"]
+    assert all(first % ID_COUNT == 0 and FIRST_ID <= first <= 2**31 - ID_COUNT for first in ranges.values())
