@@ -290,8 +290,9 @@ def _memory(dev: Dev) -> float:
         pids = sorted(dev.processes())
         for pid in pids:
             seen.setdefault(pid, time.monotonic())
-        # The builder that is just ending is one more process, and larger than the one that waits.
-        return pids if len(pids) == 7 and all(time.monotonic() - seen[pid] > 1 for pid in pids) else []
+        # The command, serve, fork server, broker, control, proxy, worker, a replica, and the builder that waits.
+        # The one that is just ending is one more process, and larger.
+        return pids if len(pids) == 9 and all(time.monotonic() - seen[pid] > 1 for pid in pids) else []
 
     pids = wait_for(settled, "one replica and one builder")
     return sum(psutil.Process(pid).memory_info().rss for pid in pids) / 2**20

@@ -151,8 +151,8 @@ def _make_passable(path: Path) -> None:
 
 
 def _clean(data: DataDir) -> None:
-    """Remove functions, their code, secrets and logs. Packages stay, which take long to install."""
-    for folder in (data.functions, data.artefacts, data.secrets, data.logs, data.set_aside):
+    """Remove functions, their code, secrets, logs and stored calls. Packages stay, which take long to install."""
+    for folder in (data.functions, data.artefacts, data.secrets, data.logs, data.queue, data.set_aside):
         remove_tree(folder)
     if data.ids.exists():
         # One was given to each save, and the table is written anew for each.

@@ -125,9 +125,9 @@ async def serve(config: ProxyConfig) -> None:
     )
     following = loop.create_task(link.run(), name="table link")
     stop = asyncio.Event()
+    await link.loaded.wait()  # until then there is nothing to drain, and a signal ends the process
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await link.loaded.wait()
     server = Server(proxy.handle)
     listeners = await _listen(config, server)
     link.send_counters()
