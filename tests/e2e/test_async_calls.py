@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -211,3 +212,11 @@ def test_a_stopped_platform_keeps_its_calls(own_platform: Platform) -> None:
     for id in ids:
         assert ended(platform, id).state == "done"
     assert printed(platform, "later").count("slept") == 6
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b'{"headers": 1}', b'{"body": "not base64!"}'])
+def test_a_bad_replay_is_refused_with_the_reason(platform: Platform, body: bytes) -> None:
+    token = base64.b64encode(f"admin:{platform.data.password.read_text().strip()}".encode()).decode()
+    answer = platform.request("POST", "/system/calls/no-such-call/replay", body, {"Authorization": f"Basic {token}"})
+    assert answer.status in (400, 404) and answer.headers["x-stoker-error"].startswith("client; ")
+    assert answer.text.endswith("\n") and "Traceback" not in answer.text

@@ -71,13 +71,14 @@ class RunningControl:
 
 
 @contextmanager
-def running_control(folder: Path) -> Iterator[RunningControl]:
+def running_control(folder: Path, *, canned_calls: bool = False) -> Iterator[RunningControl]:
+    """With `canned_calls` the routes of async calls are ours, which need no broker."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="control")
     thread.start()
     started: RunningControl | None = None
     try:
-        started, runner = asyncio.run_coroutine_threadsafe(_start(folder, loop), loop).result(10)
+        started, runner = asyncio.run_coroutine_threadsafe(_start(folder, loop, canned_calls), loop).result(10)
         yield started
     finally:
         if started is not None:
@@ -87,13 +88,15 @@ def running_control(folder: Path) -> Iterator[RunningControl]:
         loop.close()
 
 
-async def _start(folder: Path, loop: asyncio.AbstractEventLoop) -> tuple[RunningControl, web.AppRunner]:
+async def _start(
+    folder: Path, loop: asyncio.AbstractEventLoop, canned_calls: bool
+) -> tuple[RunningControl, web.AppRunner]:
     provider, counters = MemoryProvider(), MemoryCounters()
     control = RunningControl("", provider, counters, loop)
     config = ControlConfig(BasicAuth("admin", PASSWORD), build_command=(sys.executable, "-c", BUILDER))
     namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
     app = make_app(config, provider, SecretStore(folder / "secrets", folder / "key"), namespaces, counters)
-    app.middlewares.insert(0, _proxy(control))
+    app.middlewares.insert(0, _proxy(control, canned_calls))
     runner = make_runner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -102,11 +105,11 @@ async def _start(folder: Path, loop: asyncio.AbstractEventLoop) -> tuple[Running
     return control, runner
 
 
-def _proxy(control: RunningControl) -> Middleware:
+def _proxy(control: RunningControl, canned_calls: bool) -> Middleware:
     @web.middleware
     async def proxy(request: web.Request, handler: Handler) -> web.StreamResponse:
         is_call = request.path.startswith(("/function/", "/async-function/"))
-        if request.path.startswith("/system/calls"):
+        if canned_calls and request.path.startswith("/system/calls"):
             return await _stored_call(control, request)
         return await _call(control, request) if is_call else await handler(request)
 

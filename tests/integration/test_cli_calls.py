@@ -37,7 +37,7 @@ DEAD = CallStatus(
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[RunningControl]:
-    with running_control(tmp_path) as running:
+    with running_control(tmp_path, canned_calls=True) as running:
         running.calls = {status.id: [status] for status in (QUEUED, RUNNING, DONE, DEAD)}
         yield running
 

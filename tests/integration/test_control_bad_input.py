@@ -14,7 +14,8 @@ from control_harness import Control, running_control
 
 from stoker_gateway.control.openapi_operations import OPERATIONS, Operation
 
-WITH_BODY = [one for one in OPERATIONS if one.body and not isinstance(one.body, str)]
+# Without a broker, as here, there are no calls: e2e/test_async_calls.py sends bad replays to a platform that has one.
+WITH_BODY = [one for one in OPERATIONS if one.body and not isinstance(one.body, str) and "/calls/" not in one.path]
 WITH_NAME = [one for one in OPERATIONS if "{name}" in one.path]
 
 BODIES = {
