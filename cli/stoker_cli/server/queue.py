@@ -14,7 +14,6 @@ import msgspec
 
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
-from stoker_gateway.queue.addresses import Guard
 from stoker_gateway.queue.broker import MAX_INLINE, Broker, prepare_broker
 from stoker_gateway.queue.connection import BrokerSettings
 from stoker_sdk.data_dir import DataDir
@@ -64,7 +63,10 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
 
 def _callbacks(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The worker's `CallbackSettings`. Raises `BadInput` for an entry that is neither host nor network."""
-    Guard(flags["callback_allow"], flags["callback_deny"]).close()
+    if flags["callback_allow"] or flags["callback_deny"]:
+        from stoker_gateway.queue.addresses import Guard  # it brings asyncio along, which this process does without
+
+        Guard(flags["callback_allow"], flags["callback_deny"]).close()
     secret = flags["callback_secret_file"]
     return {
         "allow": list(flags["callback_allow"]),

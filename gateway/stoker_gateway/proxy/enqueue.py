@@ -109,10 +109,9 @@ class Enqueue:
                 client, CALLS, by_id("call", id)
             )
         except (StokerError, AssertionError):
-            taken = None  # not knowing, we take a new one
-            then(False)
-            return
-        then(taken is None)
+            then(False)  # not knowing, we take a new one
+        else:
+            then(taken is None)
 
     async def close(self) -> None:
         if self.publisher is not None:

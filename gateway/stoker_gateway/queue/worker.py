@@ -25,9 +25,7 @@ import uvloop
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, encode
 from stoker_gateway.queue import outcomes
-from stoker_gateway.queue.addresses import Guard
 from stoker_gateway.queue.callback_queue import CallbackQueue
-from stoker_gateway.queue.callbacks import Callbacks, in_cluster
 from stoker_gateway.queue.connection import connect, read_settings
 from stoker_gateway.queue.lane import Lane
 from stoker_gateway.queue.lookup import first_of
@@ -43,6 +41,8 @@ from stoker_wire.client import Pool
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+
+    from stoker_gateway.queue.callbacks import Callbacks
 
 log = logging.getLogger("stoker.worker")
 
@@ -134,15 +134,8 @@ class Worker:
         await self.client.close()
 
     async def _deliver_callbacks(self) -> None:
-        settings = self.settings.callbacks
-        guard = Guard(settings.allow, settings.deny, private_allowed=settings.private_allowed)
-        secret = _read_secret(settings.secret_file)
-        inside = in_cluster([Path(path) for path in self.settings.proxy_sockets])
-        try:
-            async with Callbacks(guard, inside=inside) as callbacks:
-                await CallbackQueue(self.client, callbacks, secret).run()
-        finally:
-            guard.close()
+        secret = _read_secret(self.settings.callbacks.secret_file)
+        await CallbackQueue(self.client, lambda: _make_callbacks(self.settings), secret).run()
 
     # What lanes use
 
@@ -292,6 +285,15 @@ class Worker:
             self._routes[key] = route
         if key in self.lanes:
             self.lanes[key].update(route)
+
+
+def _make_callbacks(settings: WorkerSettings) -> Callbacks:
+    from stoker_gateway.queue.addresses import Guard
+    from stoker_gateway.queue.callbacks import Callbacks, in_cluster
+
+    allowed = settings.callbacks
+    guard = Guard(allowed.allow, allowed.deny, private_allowed=allowed.private_allowed)
+    return Callbacks(guard, inside=in_cluster([Path(path) for path in settings.proxy_sockets]))
 
 
 def _read_secret(path: str) -> bytes | None:
