@@ -10,6 +10,7 @@ import pytest
 from broker import RunningBroker
 
 from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.lookup import any_of, first_of, last_of, page_of
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, TIMEOUT, Publisher
 from stoker_gateway.queue.streams import ask, ensure_streams
@@ -21,14 +22,15 @@ KEY = FunctionKey("openfaas-fn", "greet")
 
 @asynccontextmanager
 async def publishing(broker: RunningBroker, deadline: float = 10.0) -> AsyncIterator[Publisher]:
-    publisher = Publisher(deadline=deadline)
-    client = await connect(broker.settings, "publisher", back=publisher.reconnected)
-    await publisher.start(client)
+    link = Link(broker.settings, "publisher")
+    publisher = Publisher(link, deadline=deadline)
+    client = await connect(broker.settings, "streams")
     await ensure_streams(client)
     try:
         yield publisher
     finally:
         publisher.close()
+        link.close()
         await client.close()
 
 
@@ -109,7 +111,9 @@ async def test_a_message_that_was_sent_again_says_so(broker: RunningBroker) -> N
         assert found is not None and found.headers[RESENT] == "1"
 
 
-async def test_more_than_may_wait_is_refused_at_once() -> None:
-    publisher = Publisher(most=10)
+async def test_more_than_may_wait_is_refused_at_once(broker: RunningBroker) -> None:
+    link = Link(broker.settings, "publisher")
+    publisher = Publisher(link, most=10)
     assert not publisher.publish("stoker.call.a.b.c", b"x" * 11, lambda _: pytest.fail("nothing was taken"))
     publisher.close()
+    link.close()

@@ -15,7 +15,7 @@ import msgspec
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.queue.broker import MAX_INLINE, Broker, prepare_broker
-from stoker_gateway.queue.connection import BrokerSettings
+from stoker_gateway.queue.settings import BrokerSettings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.files import write_whole
@@ -91,7 +91,7 @@ def _own_broker(flags: Mapping[str, Any]) -> BrokerSettings | None:
     if flags["nats_user"] and not flags["nats_password_file"]:
         raise BadUsage("--nats-user needs --nats-password-file")
     paths = {name: str(Path(flags[f"nats_{name}"]).absolute()) for name in named if name != "user"}
-    return BrokerSettings(url, user=flags["nats_user"], **paths)
+    return msgspec.convert({"url": url, "user": flags["nats_user"], **paths}, BrokerSettings)
 
 
 def prepare_queue(options: QueueOptions, data: DataDir, run: RunDir) -> Broker | None:
@@ -99,7 +99,8 @@ def prepare_queue(options: QueueOptions, data: DataDir, run: RunDir) -> Broker |
     if not options.enabled:
         return None
     if options.own is not None:
-        write_whole(run.broker_file, msgspec.json.encode(options.own), 0o600)
+        own = msgspec.structs.replace(options.own, relaxed=not options.durable)
+        write_whole(run.broker_file, msgspec.json.encode(own), 0o600)
         return None
     return prepare_broker(run.path, data.queue, run.broker_file, durable=options.durable)
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.proxy.headers import error_block, request_head
 from stoker_gateway.queue.callback_url import check_callback_url
+from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.publisher import EXISTS, STORED, TIMEOUT, Publisher
+from stoker_gateway.queue.settings import BrokerSettings, read_settings
 from stoker_gateway.queue.stored import VERSION, StoredCall, encode
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id, call_subject
 from stoker_sdk.errors import BadInput, StokerError
@@ -48,6 +50,7 @@ class Enqueue:
         self.publisher: Publisher | None = None
         self.client: Client | None = None
         self.waiting = 0
+        self._link: Link | None = None
         self._file = broker_file
         self._name = name
         self._rung: dict[str, float] = {}
@@ -72,26 +75,25 @@ class Enqueue:
 
     def _connect(self) -> None:
         if self.publisher is None:
-            self.publisher = Publisher(deadline=DEADLINE)
-            self._connecting = asyncio.get_running_loop().create_task(self._open(self.publisher), name="broker")
+            assert self._file is not None
+            settings = read_settings(self._file)
+            self._link = Link(settings, f"stoker {self._name}: calls")
+            self.publisher = Publisher(self._link, deadline=DEADLINE)
+            self._connecting = asyncio.get_running_loop().create_task(self._open(settings), name="broker")
 
-    async def _open(self, publisher: Publisher) -> None:
-        from stoker_gateway.queue.connection import connect, read_settings
+    async def _open(self, settings: BrokerSettings) -> None:
+        from stoker_gateway.queue.connection import connect
 
-        assert self._file is not None
         try:
-            client = await connect(read_settings(self._file), f"stoker {self._name}", back=publisher.reconnected)
-            await publisher.start(client)
-            self.client = client
+            self.client = await connect(settings, f"stoker {self._name}")
         except (OSError, ValueError, StokerError) as error:
             log.error("no connection to the broker: %s", error)
-            self.publisher = None  # its calls are told at their deadline, and the next call tries again
 
     def ring(self, key: str, now: float) -> None:
         """Now and then tell the workers that this function has calls."""
         if self.publisher is not None and now - self._rung.get(key, -_BELL_SECONDS) >= _BELL_SECONDS:
             self._rung[key] = now
-            self.publisher.tell(bell_subject(key_from_route(key)))
+            self.publisher.tell(bell_subject(key_from_route(key)).encode())
 
     def check_id(self, id: str, then: Callable[[bool], None]) -> None:
         """Whether a caller's own id is free: no call, ended or not, has it."""
@@ -117,6 +119,8 @@ class Enqueue:
         if self.publisher is not None:
             await self.publisher.drain(DEADLINE)
             self.publisher.close()
+        if self._link is not None:
+            self._link.close()
         if self._connecting is not None:
             self._connecting.cancel()
         if self.client is not None:
@@ -197,7 +201,7 @@ class Enqueuing:
         _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
         call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback)
         subject = call_subject(key_from_route(self._key), call.id)
-        if publisher is None or not publisher.publish(subject, encode(call, head, body), self._stored):
+        if publisher is None or not publisher.publish(subject, encode(call, head, body), self._stored, stream=CALLS):
             self._leave()
             self.refuse(503, "platform", "queue-busy", "too much waits for the broker already: try again later")
 

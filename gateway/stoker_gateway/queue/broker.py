@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from stoker_gateway.queue.connection import BrokerSettings
+from stoker_gateway.queue.settings import BrokerSettings
 from stoker_sdk.errors import StokerError
 from stoker_sdk.files import write_whole
 from stoker_sdk.processes import die_with_parent
@@ -88,7 +88,8 @@ def prepare_broker(run: Path, data: Path, settings_file: Path, *, durable: bool)
         )
         config = run / "broker.conf"
         write_whole(config, text.encode(), 0o600)
-        write_whole(settings_file, msgspec.json.encode(BrokerSettings(f"nats://127.0.0.1:{port}", token)), 0o600)
+        settings = BrokerSettings(f"nats://127.0.0.1:{port}", token, relaxed=not durable)
+        write_whole(settings_file, msgspec.json.encode(settings), 0o600)
     except OSError as error:
         raise StokerError(f"the broker's folder {data} cannot be used: {error.strerror}") from error
     return Broker(program, config, port)

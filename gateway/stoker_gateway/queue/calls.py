@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from stoker_gateway.queue import outcomes
-from stoker_gateway.queue.connection import connect, read_settings
-from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of
+from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.link import Link
+from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of, subjects_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
 from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
 from stoker_gateway.queue.replay import changed_request
+from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.stored import VERSION, BadCall, StoredCall, decode, encode
 from stoker_gateway.queue.streams import ask, ensure_streams, trim
 from stoker_gateway.queue.subjects import (
@@ -73,6 +75,7 @@ class StoredCalls:
     def __init__(self, broker_file: Path) -> None:
         self._file = broker_file
         self._client: Client | None = None
+        self._link: Link | None = None
         self._publisher: Publisher | None = None
         self._starting: asyncio.Task[None] | None = None
 
@@ -87,9 +90,10 @@ class StoredCalls:
 
     async def _connect(self) -> None:
         try:
-            publisher = Publisher(deadline=_PUBLISH_SECONDS)
-            client = await connect(read_settings(self._file), "stoker control", back=publisher.reconnected)
-            await publisher.start(client)
+            settings = read_settings(self._file)
+            client = await connect(settings, "stoker control")
+            self._link = Link(settings, "stoker control publishes")
+            publisher = Publisher(self._link, deadline=_PUBLISH_SECONDS)
         except (OSError, ValueError, StokerError) as error:
             log.error("no connection to the broker: %s", error)
             return
@@ -116,6 +120,8 @@ class StoredCalls:
             self._starting.cancel()
         if self._publisher is not None:
             self._publisher.close()
+        if self._link is not None:
+            self._link.close()
         if self._client is not None:
             await self._client.close()
 
@@ -201,7 +207,8 @@ class StoredCalls:
             if not found:
                 break
             sequence = found[-1].sequence + 1
-            statuses = [await self._status_of_open(one, running) for one in found if key_and_id(one.subject)]
+            found = await self._without_ended(found)
+            statuses = [await self._status_of_open(one, running) for one in found]
             page += [status for status in statuses if wanted.state in ("", status.state)]
         return page
 
@@ -217,6 +224,13 @@ class StoredCalls:
         return page[:limit]
 
     # Parts
+
+    async def _without_ended(self, calls: list[Found]) -> list[Found]:
+        """A call that has ended is forgotten by the queue a moment later."""
+        named = [(call, key_and_id(call.subject)) for call in calls]
+        wanted = {outcome_subject(*name): call for call, name in named if name is not None}
+        ended = await subjects_of(self.client, OUTCOMES, list(wanted))
+        return [call for subject, call in wanted.items() if subject not in ended]
 
     async def _status_of_open(self, found: Found, running: dict[str, Running]) -> CallStatus:
         named = key_and_id(found.subject)

@@ -1,7 +1,4 @@
-"""The connection to the broker: which one, with which credentials, kept for as long as it takes.
-
-The settings travel as a file of mode 0600 in the run folder, because a command line can be read by everybody.
-"""
+"""The connection for what is asked of the broker: look-ups, streams, consumers. Calls travel by `link.py`."""
 
 from __future__ import annotations
 
@@ -9,33 +6,15 @@ import logging
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from stoker_sdk.errors import BadInput
+from stoker_gateway.queue.credentials import read_credentials
+from stoker_gateway.queue.settings import BrokerSettings
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
 log = logging.getLogger("stoker.queue")
-
-
-class BrokerSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the broker is. What is secret stands in files of the user's own, or is a token made for this run."""
-
-    url: str
-    token: str = ""
-    user: str = ""
-    password_file: str = ""
-    token_file: str = ""
-    creds: str = ""
-    ca: str = ""
-
-
-def read_settings(path: Path) -> BrokerSettings:
-    return msgspec.json.decode(path.read_bytes(), type=BrokerSettings)
 
 
 async def _nothing() -> None:
@@ -84,23 +63,20 @@ async def connect(
 
 
 def _credentials(settings: BrokerSettings) -> dict[str, Any]:
+    credentials = read_credentials(settings)
     options: dict[str, Any] = {}
-    if settings.token or settings.token_file:
-        options["token"] = settings.token or _secret(settings.token_file)
-    if settings.user:
-        options |= {"user": settings.user, "password": _secret(settings.password_file)}
-    if settings.creds:
-        options["user_credentials"] = settings.creds
+    if credentials.jwt:
+        options |= {
+            "user_jwt_cb": lambda: credentials.jwt.encode(),
+            "signature_cb": lambda nonce: credentials.sign(nonce).encode(),
+        }
+    elif credentials.user:
+        options |= {"user": credentials.user, "password": credentials.password}
+    elif credentials.token:
+        options["token"] = credentials.token
     if settings.ca:
         options["tls"] = ssl.create_default_context(cafile=settings.ca)
     return options
-
-
-def _secret(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError as error:
-        raise BadInput(f"the broker's credentials in {path} cannot be read: {error.strerror}") from error
 
 
 def _client() -> Client:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final
+import re
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,6 +18,7 @@ from stoker_gateway.queue.policy import settings_of
 from stoker_gateway.queue.run import Run
 from stoker_gateway.queue.streams import ask
 from stoker_gateway.queue.subjects import CALLS, consumer_name, of_functions
+from stoker_gateway.queue.sweep import Sweep
 from stoker_gateway.routes import Route
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.names import key_from_route
@@ -32,8 +34,11 @@ _PULL_SECONDS: Final = 30
 _PULL_BYTES: Final = 40 * 1024 * 1024
 """More than the largest message, so that one always fits."""
 _BATCH: Final = 100
-_SETTLED: Final = ("404", "408")
-"""A pull that ended as pulls do: its time was up."""
+_ENDED: Final = (b"404", b"408")
+"""How a pull ends as pulls do: its time was up."""
+_LEFT: Final = re.compile(rb"\r\nNats-Pending-Messages: ([0-9]+)\r\n")
+_MOST_SETTLING: Final = 1000
+"""Calls that have their answer and whose outcome is not stored yet: a function's replicas do not wait for that."""
 
 
 class Lane:
@@ -45,6 +50,8 @@ class Lane:
         self.function = key_from_route(key)
         self.retries = settings_of({})
         self.runs: dict[str, Run] = {}
+        self.sweep = Sweep(self.function)
+        self._busy = 0  # slots that are taken
         self._number = number
         self._route: Route | None = None
         self._learned = _FIRST
@@ -57,7 +64,7 @@ class Lane:
         self._opening: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Lane {self.key} running={len(self.runs)} of {self.slots}>"
+        return f"<Lane {self.key} running={self._busy} of {self.slots}, settling={len(self.runs) - self._busy}>"
 
     @property
     def slots(self) -> int:
@@ -107,6 +114,7 @@ class Lane:
         """The broker has forgotten our pulls."""
         self._generation += 1
         self._asked = 0
+        self.sweep.due = True
         self.pull()
 
     def look_after(self, now: float) -> None:
@@ -118,7 +126,9 @@ class Lane:
         """Ask for as many calls as there are free slots, when these are worth a request."""
         if not self._open or self.worker.stopping:
             return
-        free = self.slots - len(self.runs) - self._asked
+        free = self.slots - self._busy - self._asked
+        if len(self.runs) - self._busy > _MOST_SETTLING:
+            return
         if free >= max(1, self.slots // 4):
             batch = min(free, _BATCH)
             self._asked += batch
@@ -126,28 +136,29 @@ class Lane:
             request = {"batch": batch, "expires": _PULL_SECONDS * _NS, "max_bytes": _PULL_BYTES}
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{CALLS}.{consumer_name(self.function)}"
             reply = f"{self.worker.inbox}.{self._number}.{self._generation}"
-            self.worker.ask(subject, msgspec.json.encode(request), reply)
+            self.worker.link.publish(subject.encode(), msgspec.json.encode(request), reply.encode())
 
-    def delivered(self, id: str, message: Any) -> None:
-        """A call has come."""
+    def delivered(self, id: str, reply: bytes, headers: bytes, payload: bytes) -> None:
+        """A call has come; `reply` is where the broker hears of it."""
         self._heard_at = asyncio.get_running_loop().time()
         self._asked = max(0, self._asked - 1)
         if self.worker.stopping:
-            self.worker.publisher.tell(message.reply, b"-NAK")
+            self.worker.publisher.tell(reply, b"-NAK")
         elif (run := self.runs.get(id)) is not None:
-            run.delivered_again(message.reply)
+            run.delivered_again(reply)
         else:
-            run = self.runs[id] = Run(self, id, message)
+            run = self.runs[id] = Run(self, id, reply, headers, payload)
+            self._busy += 1
             run.begin()
         self.pull()
 
-    def pull_ended(self, generation: str, headers: Any) -> None:
-        """A pull was not, or not wholly, served."""
-        if generation != str(self._generation):
+    def pull_ended(self, generation: int, headers: bytes) -> None:
+        """A pull was not, or not wholly, served: `NATS/1.0 STATUS reason`, and headers."""
+        if generation != self._generation:
             return
-        if headers.get("Status") in _SETTLED:
-            left = headers.get("Nats-Pending-Messages", "")
-            self._asked = max(0, self._asked - int(left)) if left.isdigit() else 0
+        if headers[9:12] in _ENDED:
+            left = _LEFT.search(headers)
+            self._asked = max(0, self._asked - int(left[1])) if left else 0
             self.pull()
         else:
             log.debug("%s: pull ended: %s", self.key, headers)
@@ -155,6 +166,11 @@ class Lane:
             asyncio.get_running_loop().call_later(0.5, self.open)
 
     # Its calls
+
+    def answered(self) -> None:
+        """A call needs its slot no more: what is left is to store how it ended."""
+        self._busy -= 1
+        self.pull()
 
     def ended(self, run: Run) -> None:
         self.runs.pop(run.id, None)
@@ -166,6 +182,6 @@ class Lane:
             self._learned, self._slowing = max(1.0, self._learned / 2), True
             return
         self._quickest = min(self._quickest, seconds)
-        busy = len(self.runs) > self._learned / 2
+        busy = self._busy > self._learned / 2
         if busy and seconds < 2 * self._quickest + 0.02:
             self._learned = min(_MOST, self._learned + (1 / self._learned if self._slowing else 1.0))

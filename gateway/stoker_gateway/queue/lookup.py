@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 5.0
 _NOTHING: Final = "404"
+_MOST_SUBJECTS: Final = 500
+"""Of one request; a server refuses more than 1,024."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ async def any_of(client: Client, stream: str, filter: str) -> Found | None:
     """The newest of each subject that the filter covers, the first of them. Raises `Unavailable`."""
     found = await _gather(client, stream, {"multi_last": [filter]})
     return found[0] if found else None
+
+
+async def subjects_of(client: Client, stream: str, subjects: list[str]) -> set[str]:
+    """Those that have a message. Raises `Unavailable`."""
+    there: set[str] = set()
+    for start in range(0, len(subjects), _MOST_SUBJECTS):
+        some = subjects[start : start + _MOST_SUBJECTS]
+        there.update(found.subject for found in await _gather(client, stream, {"multi_last": some}))
+    return there
 
 
 async def page_of(client: Client, stream: str, filter: str, sequence: int, most: int) -> list[Found]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.queue import callback_queue, outcomes
 from stoker_gateway.queue.callback_queue import MAX_BODY
@@ -18,7 +18,7 @@ from stoker_gateway.queue.callback_request import Callback
 from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
 from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, retry_after_seconds
-from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED
+from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, Told
 from stoker_gateway.queue.stored import BadCall, StoredCall, decode, method_of
 from stoker_gateway.queue.subjects import (
     ATTEMPTS,
@@ -41,20 +41,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("stoker.worker")
 
 _AGAIN: Final = 1.0
+_RESENT: Final = f"\r\n{RESENT}: ".encode()
 _random = random.Random()
 
 
 class Run:
-    """Receiver of a proxy's answer. `message` is the broker's: its reply subject is what is acknowledged."""
+    """Receiver of a proxy's answer. `reply`, `headers` and `payload` are the broker's: the first is acknowledged."""
 
-    def __init__(self, lane: Lane, id: str, message: Any) -> None:
+    def __init__(self, lane: Lane, id: str, reply: bytes, headers: bytes, payload: bytes) -> None:
         self.lane = lane
         self.id = id
         self.started = ""
-        self._reply: str = message.reply
-        self._payload: bytes = message.data
-        self._stored_at, self._deliveries, self._sequence = _delivery(message.reply)
-        self._resent = bool(message.headers and message.headers.get(RESENT))
+        self._reply = reply
+        self._payload = payload
+        self._stored_at, self._deliveries, self._sequence = _delivery(reply)
+        self._resent = _RESENT in headers
         self._call: StoredCall | None = None
         self._request = b""
         self._begun = 0.0
@@ -68,6 +69,7 @@ class Run:
         self._seconds = 0.0
         self._attempts: list[CallAttempt] = []
         self._over = False
+        self._slot = True
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -194,6 +196,7 @@ class Run:
             self._put_back(decision.delay)
             return
         self._over = True
+        self._leave_slot()
         self._note_attempt(decision)
         if isinstance(decision, Retry):
             self._keep_attempts(decision.delay)
@@ -260,7 +263,8 @@ class Run:
 
     def _store_outcome(self, outcome: Outcome) -> None:
         subject = outcome_subject(self.lane.function, self.id)
-        self._store(subject, outcomes.encode(outcome), self._settled, {outcomes.STATE_HEADER: outcome.state})
+        state = {outcomes.STATE_HEADER: outcome.state}
+        self._store(subject, outcomes.encode(outcome), self._settled, state, stream=OUTCOMES)
 
     def _settled(self, result: str) -> None:
         if result not in (STORED, EXISTS):
@@ -269,8 +273,10 @@ class Run:
             return
         self._forget(b"+ACK")
 
-    def _store(self, subject: str, payload: bytes, done: Any, headers: dict[str, str] | None = None) -> None:
-        if not self.lane.worker.publisher.publish(subject, payload, done, headers):
+    def _store(
+        self, subject: str, payload: bytes, done: Told, headers: dict[str, str] | None = None, *, stream: str = ""
+    ) -> None:
+        if not self.lane.worker.publisher.publish(subject, payload, done, headers, stream=stream):
             log.error("call %s: too much waits for the broker", self.id)
             self._forget(b'-NAK {"delay": 5000000000}')
 
@@ -281,12 +287,20 @@ class Run:
 
     def _forget(self, word: bytes) -> None:
         self._over = True
+        self._leave_slot()
         self.lane.worker.publisher.tell(self._reply, word)
+        if word == b"+ACK":
+            self.lane.sweep.ended(self._sequence)
         self.lane.ended(self)
+
+    def _leave_slot(self) -> None:
+        if self._slot:
+            self._slot = False
+            self.lane.answered()
 
     # From outside
 
-    def delivered_again(self, reply: str) -> None:
+    def delivered_again(self, reply: bytes) -> None:
         """The broker thought us dead. The later delivery is the one that is acknowledged."""
         self._reply = reply
 
@@ -303,9 +317,9 @@ class Run:
         self._forget(word)
 
 
-def _delivery(reply: str) -> tuple[int, int, int]:
+def _delivery(reply: bytes) -> tuple[int, int, int]:
     """When the message was stored (Unix, ns), the number of this delivery, and its sequence, from `$JS.ACK.…`."""
-    parts = reply.split(".")
+    parts = reply.split(b".")
     offset = 2 if len(parts) >= 11 else 0  # with a domain and an account's hash
     try:
         return int(parts[7 + offset]), int(parts[4 + offset]), int(parts[5 + offset])

@@ -2,7 +2,7 @@
 
 | stream | subject | one message is |
 |---|---|---|
-| `stoker-calls` | `stoker.call.NAMESPACE.NAME.ID` | a call that has no outcome yet (work queue: gone when settled) |
+| `stoker-calls` | `stoker.call.NAMESPACE.NAME.ID` | a call without an outcome, or with one for a moment (`sweep.py`) |
 | `stoker-outcomes` | `stoker.outcome.NAMESPACE.NAME.ID` | how a call ended, once for each call |
 | `stoker-attempts` | `stoker.attempt.NAMESPACE.NAME.ID` | the failed attempts of a call so far; the newest replaces |
 | `stoker-dead` | `stoker.dead.NAMESPACE.NAME.ID` | the request of a call that ended dead, for a replay |
@@ -31,8 +31,8 @@ MAX_KEPT: Final = 1024**3
 _ONCE: Final = {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True}
 
 STREAMS: Final[tuple[dict[str, Any], ...]] = (
-    {"name": CALLS, "subjects": ["stoker.call.*.*.*"], "retention": "workqueue", **_ONCE},
-    {"name": OUTCOMES, "subjects": ["stoker.outcome.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
+    {"name": CALLS, "subjects": ["stoker.call.*.*.*"], "allow_atomic": True, **_ONCE},
+    {"name": OUTCOMES, "subjects": ["stoker.outcome.*.*.*"], "max_age": 7 * _DAY, "allow_atomic": True, **_ONCE},
     {"name": ATTEMPTS, "subjects": ["stoker.attempt.*.*.*"], "max_age": 7 * _DAY, "max_msgs_per_subject": 1},
     {"name": DEAD, "subjects": ["stoker.dead.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
     {"name": CALLBACKS, "subjects": ["stoker.callback.*.*.*"], "retention": "workqueue", **_ONCE},
@@ -55,6 +55,15 @@ class _State(msgspec.Struct, frozen=True):
     messages: int = 0
     bytes: int = 0
     last_seq: int = 0
+
+
+class _AckFloor(msgspec.Struct, frozen=True):
+    stream_seq: int = 0
+
+
+class _ConsumerInfo(msgspec.Struct, frozen=True):
+    ack_floor: _AckFloor = _AckFloor()
+    error: _Error | None = None
 
 
 class _Info(msgspec.Struct, frozen=True):
@@ -89,6 +98,15 @@ async def last_sequence(client: Client, stream: str) -> int:
     if info.error is not None:
         raise Unavailable(f"the stream {stream} cannot be seen: {info.error.description}")
     return info.state.last_seq
+
+
+async def acknowledged_up_to(client: Client, stream: str, consumer: str) -> int:
+    """The sequence up to which a consumer has nothing left that is not acknowledged. Raises `Unavailable`."""
+    answer = await _request(client, f"CONSUMER.INFO.{stream}.{consumer}", {})
+    info = msgspec.json.decode(answer, type=_ConsumerInfo)
+    if info.error is not None:
+        raise Unavailable(f"the consumer {consumer} cannot be seen: {info.error.description}")
+    return info.ack_floor.stream_seq
 
 
 async def ask(client: Client, what: str, request: dict[str, Any]) -> _Error | None:

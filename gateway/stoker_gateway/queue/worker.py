@@ -14,6 +14,7 @@ import logging
 import math
 import signal
 import sys
+import uuid
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -26,11 +27,13 @@ from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, encode
 from stoker_gateway.queue import outcomes
 from stoker_gateway.queue.callback_queue import CallbackQueue
-from stoker_gateway.queue.connection import connect, read_settings
+from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.lane import Lane
+from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.lookup import first_of
 from stoker_gateway.queue.outcomes import Running
 from stoker_gateway.queue.publisher import Publisher
+from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.streams import last_sequence
 from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, RUNNING, key_and_id, of_functions
 from stoker_gateway.routes import Route
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("stoker.worker")
 
 _MAX_CANCELLED: Final = 10_000
+_SWEEP_SECONDS: Final = 0.5
 
 
 class CallbackSettings(msgspec.Struct, frozen=True):
@@ -77,7 +81,9 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
-        self.publisher = Publisher()
+        self._broker = read_settings(Path(settings.broker_file))
+        self.link = Link(self._broker, f"stoker worker {settings.number}: calls")
+        self.publisher = Publisher(self.link)
         self.pool = Pool()
         self.lanes: dict[str, Lane] = {}
         self.cancelled: OrderedDict[str, None] = OrderedDict()
@@ -86,34 +92,33 @@ class Worker:
         # delivered them, and that they were acknowledged. They are looked up first; later ones are new.
         self.doubtful = math.inf
         self.client: Client
-        self.inbox = ""
+        self.inbox = f"_INBOX.{uuid.uuid4().hex}"
+        self._inbox = self.inbox.encode()
         self._numbered: list[Lane] = []
         self._routes: dict[str, Route] = {}
         self._unseen: asyncio.Queue[str] = asyncio.Queue()
         self._turn = 0
-        self._requests: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._doubting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect, however long that takes, and begin."""
-        broker = read_settings(Path(self.settings.broker_file))
-        self.client = await connect(broker, f"stoker worker {self.settings.number}", back=self._reconnected)
-        self.inbox = self.client.new_inbox()
-        await self.publisher.start(self.client)
-        self._doubt()
+        self.client = await connect(self._broker, f"stoker worker {self.settings.number}")
         for subject, heard in (
             (f"{self.inbox}.>", self._heard),
             (BELLS, self._bell),
             (CANCEL, self._cancel),
             (RUNNING, self._tell_running),
         ):
-            await self.client.subscribe(subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=0)
+            self.link.subscribe(subject, heard)
+        self.link.back.append(self._reconnected)
+        if self.link.connected:
+            self._doubt()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow_table(), name="table link"),
             loop.create_task(self._look_for_calls(), name="look for calls"),
-            loop.create_task(self._send_requests(), name="pulls"),
+            loop.create_task(self._sweep(), name="sweep"),
             loop.create_task(self._say_that_we_run(), name="in progress"),
             loop.create_task(self._deliver_callbacks(), name="callbacks"),
         ]
@@ -131,6 +136,7 @@ class Worker:
             task.cancel()
         self.publisher.close()
         self.pool.close()
+        self.link.close()
         await self.client.close()
 
     async def _deliver_callbacks(self) -> None:
@@ -144,9 +150,6 @@ class Worker:
         sockets = self.settings.proxy_sockets
         return f"unix:{sockets[zlib.crc32(lane.key.encode()) % len(sockets)]}"
 
-    def ask(self, subject: str, payload: bytes, reply: str) -> None:
-        self._requests.put_nowait((subject, payload, reply))
-
     def lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)
         if lane is None:
@@ -158,23 +161,23 @@ class Worker:
 
     # From the broker
 
-    async def _heard(self, message: Any) -> None:
+    def _heard(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         """What pulls bring: calls under their own subject, and words about a pull under ours."""
-        if message.subject.startswith(self.inbox):
-            number, _, generation = message.subject[len(self.inbox) + 1 :].partition(".")
-            self._numbered[int(number)].pull_ended(generation, message.headers or {})
-        elif (found := key_and_id(message.subject)) is not None and str(found[0]) in self.lanes:
-            self.lanes[str(found[0])].delivered(found[1], message)
+        if subject.startswith(self._inbox):
+            number, _, generation = subject[len(self._inbox) + 1 :].partition(b".")
+            self._numbered[int(number)].pull_ended(int(generation), headers)
+        elif (found := key_and_id(subject.decode("utf-8", "replace"))) is not None and str(found[0]) in self.lanes:
+            self.lanes[str(found[0])].delivered(found[1], reply, headers, payload)
         else:
-            log.error("a message under %r, which no call can have, is dropped", message.subject[:200])
-            self.publisher.tell(message.reply, b"+TERM")
+            log.error("a message under %r, which no call can have, is dropped", subject[:200])
+            self.publisher.tell(reply, b"+TERM")
 
-    async def _bell(self, message: Any) -> None:
-        _, _, namespace, name = message.subject.split(".")
+    def _bell(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        _, _, namespace, name = subject.decode("utf-8", "replace").split(".")
         self.lane(f"{name}.{namespace}")
 
-    async def _cancel(self, message: Any) -> None:
-        id = message.data.decode("ascii", "replace")
+    def _cancel(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        id = payload.decode("ascii", "replace")
         self.cancelled[id] = None
         if len(self.cancelled) > _MAX_CANCELLED:
             self.cancelled.popitem(last=False)
@@ -182,20 +185,19 @@ class Worker:
             if (run := lane.runs.get(id)) is not None:
                 run.abandon(b"+TERM")
 
-    async def _tell_running(self, message: Any) -> None:
+    def _tell_running(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         """The question names an id, or nothing for all."""
-        wanted = message.data.decode("ascii", "replace")
+        wanted = payload.decode("ascii", "replace")
         running = [
             Running(run.id, lane.key, run.started)
             for lane in self.lanes.values()
             for run in lane.runs.values()
             if run.started and wanted in ("", run.id)
         ]
-        self.publisher.tell(message.reply, outcomes.encode(running))
+        self.publisher.tell(reply, outcomes.encode(running))
 
-    async def _reconnected(self) -> None:
+    def _reconnected(self) -> None:
         self._doubt()
-        await self.publisher.reconnected()
         for lane in self.lanes.values():
             for run in lane.runs.values():
                 run.still_running()
@@ -218,13 +220,15 @@ class Worker:
                 log.debug("%s", error)
                 await asyncio.sleep(0.5)
 
-    async def _send_requests(self) -> None:
+    async def _sweep(self) -> None:
         while True:
-            request = await self._requests.get()
-            try:
-                await self.client.publish(request[0], request[1], reply=request[2])
-            except Exception as error:  # the next pull comes with the connection
-                log.debug("pull: %r", error)
+            await asyncio.sleep(_SWEEP_SECONDS)
+            for lane in list(self.lanes.values()):
+                if lane.sweep and self.link.connected:
+                    try:
+                        await lane.sweep.run(self.client)
+                    except Unavailable as error:
+                        log.debug("%s: %s", lane.key, error)
 
     async def _say_that_we_run(self) -> None:
         while True:
