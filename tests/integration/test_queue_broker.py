@@ -89,6 +89,58 @@ async def test_what_was_acknowledged_survives_kills_and_nothing_is_stored_twice(
         assert sorted(seen) == sorted(call_subject(KEY, id) for id in results)
 
 
+async def test_many_at_a_time_leave_in_batches_and_each_is_told_its_own_result() -> None:
+    """One that is refused takes its batch with it, whose others are then stored all the same."""
+    broker = RunningBroker(durable=True).start()
+    try:
+        async with publishing(broker) as publisher:
+            assert await publish(publisher, outcome_subject(KEY, "id-77"), b"first") == STORED
+            results: dict[str, list[str]] = {}
+            for number in range(600):
+                subject = outcome_subject(KEY, f"id-{number}")
+                told = results.setdefault(subject, []).append
+                publisher.publish(subject, b"second", told, stream=OUTCOMES)
+            async with asyncio.timeout(20):
+                while sum(map(len, results.values())) < 600:
+                    await asyncio.sleep(0.01)
+            assert {subject for subject, told in results.items() if told != [STORED]} == {outcome_subject(KEY, "id-77")}
+            assert results[outcome_subject(KEY, "id-77")] == [EXISTS]
+            client = await broker.client()
+            page = await page_of(client, OUTCOMES, of_functions("outcome", *KEY), 1, 1000)
+            assert len(page) == 600
+            assert sum("Nats-Batch-Id" in one.headers for one in page) > 200
+            await broker.close_clients()
+    finally:
+        broker.delete()
+
+
+async def test_batches_through_kills_store_everything_once() -> None:
+    broker = RunningBroker(durable=True).start()
+    results: dict[str, list[str]] = {}
+    try:
+        async with publishing(broker, deadline=60) as publisher:
+            for round in range(30):
+                for number in range(100):
+                    subject = call_subject(KEY, f"id-{round}-{number}")
+                    publisher.publish(subject, b"x", results.setdefault(subject, []).append, stream=CALLS)
+                await asyncio.sleep(0.004)
+                if round % 10 == 5:
+                    broker.kill()
+                    broker.start()
+            async with asyncio.timeout(60):
+                while sum(map(len, results.values())) < 3000:
+                    await asyncio.sleep(0.02)
+            assert set(map(tuple, results.values())) == {(STORED,)}
+            client = await broker.client()
+            seen: list[str] = []
+            while page := await page_of(client, CALLS, of_functions("call", *KEY), len(seen) + 1, 500):
+                seen += [one.subject for one in page]
+            assert sorted(seen) == sorted(results)
+            await broker.close_clients()
+    finally:
+        broker.delete()
+
+
 async def test_a_broker_that_is_away_too_long_is_told_at_the_deadline(broker: RunningBroker) -> None:
     async with publishing(broker, deadline=0.6) as publisher:
         broker.kill()

@@ -260,7 +260,11 @@ class Link(asyncio.Protocol):
                 return
             data = b"".join(self._pieces)
             self._pieces.clear()
-        at = self._take(data)
+        try:
+            at = self._take(data)
+        except (ValueError, IndexError):
+            self._break_off("it sends a message that the protocol does not know")
+            return
         if at < len(data):
             self._pieces.append(data[at:] if at else data)
             self._have = len(data) - at
