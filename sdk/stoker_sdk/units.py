@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from stoker_sdk.errors import BadInput
 
@@ -61,8 +62,12 @@ def now_rfc3339() -> str:
 
 def format_rfc3339(nanoseconds: int) -> str:
     """A Unix time in nanoseconds, in UTC, to the millisecond: `2026-01-31T12:00:00.250Z`."""
-    moment = datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{nanoseconds // 1_000_000 % 1000:03d}Z"
+    return f"{_to_the_second(nanoseconds // 1_000_000_000)}.{nanoseconds // 1_000_000 % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)  # a worker writes four times of each call, nearly all of the same second
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_rfc3339(text: str, what: str = "time") -> datetime:

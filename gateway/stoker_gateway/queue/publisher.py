@@ -142,7 +142,7 @@ class Publisher:
         message = _Message(token, subject.encode(), payload, fields, done, now + self._deadline)
         self._pending[token] = message
         self.waiting_bytes += len(payload)
-        if stream and not self._link.relaxed and self._link.version >= _BATCHES_SINCE:
+        if stream:
             self._gather(stream, message)
         else:
             self._send(message, now)
@@ -188,7 +188,7 @@ class Publisher:
             stream.lots += 1
             for message in messages:
                 message.lot = lot
-            if len(messages) < _FEWEST:
+            if len(messages) < _FEWEST or self._link.relaxed or self._link.version < _BATCHES_SINCE:
                 for message in messages:
                     self._send(message, now)
             else:
