@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ def calls() -> None:
     \b
     stoker calls list greet --state dead
     stoker calls show 6f1c0b6e
+    stoker calls result 6f1c0b6e
     stoker calls replay 6f1c0b6e
     """
 
@@ -89,6 +91,32 @@ def show(surroundings: Surroundings, target: Target, as_json: bool, id: str) -> 
         print_json(status)
     else:
         click.echo("\n".join(status_lines(status)))
+
+
+@calls.command("result", cls=Command)
+@click.argument("id")
+@target_options
+@click.option("-i", "--include", is_flag=True, help="First the status and the headers.")
+@click.pass_obj
+def result(surroundings: Surroundings, target: Target, id: str, include: bool) -> None:
+    """Print what the function answered to an async call that has ended. It is kept where the function's `result` in
+    stack.yml says so, or the call's header X-Stoker-Keep-Result.
+
+    \b
+    stoker calls result 6f1c0b6e
+    stoker calls result 6f1c0b6e -i
+    """
+    with connected(target, surroundings) as client:
+        found = client.call_result(id)
+    if include:
+        click.echo(f"Status: {found.status}")
+        for name, value in found.headers.items():
+            click.echo(f"{_line(name)}: {_line(value)}")
+        click.echo()
+    sys.stdout.buffer.write(found.body)
+    sys.stdout.buffer.flush()
+    if found.truncated:
+        click.echo("the answer was longer: this is its beginning", err=True)
 
 
 @calls.command("cancel", cls=Command)
@@ -171,6 +199,7 @@ def status_lines(status: CallStatus) -> list[str]:
         ("Started", status.started_at),
         ("Ended", status.ended_at),
         ("Replay of", status.replay_of),
+        ("Result", f"kept until {status.result_until}" if status.result_until else ""),
     ]
     lines = [f"{name + ':':<10} {_line(text)}" for name, text in fields if text]
     for attempt in status.attempts:

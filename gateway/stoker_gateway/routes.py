@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-_QUEUE_ANNOTATIONS: Final = ("stoker.dev/retries", "com.openfaas.retry.")
+IDEMPOTENT: Final = "stoker.dev/idempotent"
+_QUEUE_ANNOTATIONS: Final = ("stoker.dev/retries", "stoker.dev/result", IDEMPOTENT, "com.openfaas.retry.")
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Route(msgspec.Struct, frozen=True):
 
     `targets` is empty while no replica is ready: calls then wait for a wake. `failure` is set when the function
     cannot start at all, so that waiting calls are told the reason at once instead of at their deadline; `failure_code`
-    is its code. `annotations` are those that say how stored calls are repeated.
+    is its code. `annotations` are those that say how stored calls are repeated, and what is kept of calls.
     """
 
     key: str
@@ -48,5 +49,5 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def queue_annotations(annotations: Mapping[str, str] | None) -> dict[str, str]:
-    """Those of a function that workers read."""
+    """Those of a function that workers and proxies read."""
     return {name: text for name, text in (annotations or {}).items() if name.startswith(_QUEUE_ANNOTATIONS)}

@@ -31,6 +31,7 @@ from stoker_sdk.messages import (
 from stoker_sdk.names import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
+_STATUS = "X-Stoker-Status"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,16 @@ class LogRequest:
             "tail": str(self.tail),
             "follow": "true" if self.follow else "false",
         }
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What a function answered to an async call; `truncated` if its body was longer than what is kept."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool = False
 
 
 class ControlClient:
@@ -225,6 +236,17 @@ class ControlClient:
             self._http.call("DELETE", f"/system/calls/{_segment(id)}")
         except NotFound as error:
             raise _no_call(id, error) from None
+
+    def call_result(self, id: str) -> CallResult:
+        """The kept answer of an async call. Raises `NotFound`, and `Conflict` when the call has not ended."""
+        try:
+            answer = self._http.call("GET", f"/system/calls/{_segment(id)}/result")
+        except NotFound as error:
+            raise _no_call(id, error) from None
+        status = answer.header(_STATUS)
+        if not status.isdigit():
+            raise Unavailable(f"{self.gateway} gave a result without {_STATUS}: is it a Stoker gateway?")
+        return CallResult(int(status), answer.headers, answer.body, answer.header("X-Stoker-Truncated") == "true")
 
     def replay_call(self, id: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> str:
         """Queue a dead call once more, changed if wished; returns the new call's id. Raises `NotFound`, `Conflict`."""

@@ -12,6 +12,7 @@ import msgspec
 
 from stoker_sdk.errors import BadInput
 from stoker_sdk.faults import Fault
+from stoker_sdk.keeping import check_idempotent, check_keep
 from stoker_sdk.names import (
     DEFAULT_NAMESPACE,
     FunctionKey,
@@ -118,6 +119,17 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         return check_start_timeout(self.setting("start_timeout"))
 
     @property
+    def result_seconds(self) -> float:
+        """How long the answers of its async calls are kept; 0: they are not."""
+        text = self.setting("result")
+        return check_keep(text) if text else 0.0
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether synchronous calls with an `Idempotency-Key` run once."""
+        return check_idempotent(self.setting("idempotent"))
+
+    @property
     def probes(self) -> Probes:
         """How its replicas' health is asked for, and what becomes of them."""
         return parse_probes(self.annotations)
@@ -172,6 +184,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
         _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target, self.start_timeout, self.probes
+        _ = self.result_seconds, self.is_idempotent
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "

@@ -114,6 +114,7 @@ class CallStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
 
     `status` is the function's last one, `reason` says why a call is dead, `answer` holds the first 4 KiB of a dead
     one's. `cursor` is what a listing goes on after. `replay_of` is the id of the call that this one repeats.
+    `result_until` is for how long its whole answer is kept, empty if it is not.
     """
 
     id: str
@@ -129,6 +130,7 @@ class CallStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
     attempts: list[CallAttempt] = []
     cursor: str = ""
     replay_of: str = ""
+    result_until: str = ""
 
 
 class CallReplay(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):

@@ -1,8 +1,8 @@
 """The settings of a function that are ours: their keys in stack.yml, and how they travel.
 
-`timeout`, `start_timeout`, `concurrency` and `connections` are annotations with the text that was written; `schedule`,
-`routes` and `retries` are annotations with JSON in one fixed shape, whatever short form the stack used;
-`scale` becomes the labels that the contract has for it (section 6.1), so that every client sees the same
+`timeout`, `start_timeout`, `concurrency`, `connections`, `result` and `idempotent` are annotations with the text that
+was written; `schedule`, `routes` and `retries` are annotations with JSON in one fixed shape, whatever short form the
+stack used; `scale` becomes the labels that the contract has for it (section 6.1), so that every client sees the same
 truth in the same place.
 """
 
@@ -15,12 +15,23 @@ import msgspec
 
 from stoker_sdk.document import Value
 from stoker_sdk.errors import BadInput
+from stoker_sdk.keeping import check_idempotent, check_keep
 from stoker_sdk.names import check_label, check_path
 from stoker_sdk.probes import check_start_timeout
 from stoker_sdk.schedule import MAX_SCHEDULES, SCHEDULE_CHECKS, SCHEDULE_KEYS, Schedule, check_schedule
 from stoker_sdk.units import parse_duration
 
-SETTINGS = ("timeout", "start_timeout", "concurrency", "connections", "schedule", "routes", "retries")
+SETTINGS = (
+    "timeout",
+    "start_timeout",
+    "concurrency",
+    "connections",
+    "schedule",
+    "routes",
+    "retries",
+    "result",
+    "idempotent",
+)
 """Keys of a function that travel as annotations, so that other clients carry them untouched."""
 
 SCALE_KEYS = ("min", "max", "target", "type", "target-proportion", "zero", "zero-duration", "factor", "down-window")
@@ -216,4 +227,6 @@ _READERS: dict[str, Callable[[Value], str]] = {
     "schedule": _schedules,
     "routes": _routes,
     "retries": _retries,
+    "result": _checked_text(check_keep),
+    "idempotent": _checked_text(check_idempotent),
 }

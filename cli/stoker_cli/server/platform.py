@@ -165,6 +165,7 @@ def _proxy(
         "worker_socket": str(run.worker_socket(number)) if options.queue.enabled else "",
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
         "max_async_body": options.queue.max_body,
+        "idempotency_window": options.queue.idempotency_window,
     }
 
     def command(ready: int) -> list[str]:

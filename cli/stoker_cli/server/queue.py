@@ -19,18 +19,20 @@ from stoker_gateway.queue.settings import BrokerSettings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.files import write_whole
+from stoker_sdk.keeping import check_keep
 from stoker_sdk.units import parse_duration, parse_quantity
 
 
 @dataclass(frozen=True)
 class QueueOptions:
-    """The flags of `queue_flags`, checked. `own` is the user's own broker; `ack_wait` is in seconds."""
+    """The flags of `queue_flags`, checked. `own` is the user's own broker; times are in seconds."""
 
     enabled: bool = True
     durable: bool = True
     workers: int = 1
     max_body: int = MAX_INLINE
     ack_wait: float = 30.0
+    idempotency_window: float = 86400.0
     own: BrokerSettings | None = field(default=None, repr=False)
     callbacks: dict[str, Any] = field(default_factory=dict)
 
@@ -44,6 +46,7 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
         callbacks = _callbacks(flags)
         size = int(parse_quantity(flags["max_async_body"], "--max-async-body"))
         ack_wait = parse_duration(flags["worker_lost_after"], "--worker-lost-after")
+        window = check_keep(flags["idempotency_window"], "--idempotency-window")
     except BadInput as error:
         raise BadUsage(str(error)) from error
     if not 0 <= size <= MAX_INLINE:
@@ -56,6 +59,7 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
         workers=flags["workers"],
         max_body=size,
         ack_wait=ack_wait,
+        idempotency_window=window,
         own=_own_broker(flags),
         callbacks=callbacks,
     )

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import last, read_struct
 from stoker_gateway.control.keys import CALLS, CONFIG, NAMESPACES
 from stoker_gateway.queue.calls import CallFilter, StoredCalls
+from stoker_gateway.queue.kept import TRUNCATED
 from stoker_gateway.queue.subjects import is_call_id
 from stoker_sdk.errors import BadInput, NotFound
 from stoker_sdk.messages import CallReplay
 from stoker_sdk.names import DEFAULT_NAMESPACE, check_function_name
 
+STATUS_HEADER = "X-Stoker-Status"
+_NOT_OF_RESULTS = frozenset(("connection", "content-length", "transfer-encoding", "x-stoker-error", "x-stoker-status"))
+"""Headers that would be read as this answer's own."""
 _MOST = 1000
 _REPLAY_LIMIT = 24 * 1024 * 1024
 """A body of 16 MiB is longer in base64."""
@@ -37,6 +42,16 @@ async def show_call(request: web.Request) -> web.Response:
 async def cancel_call(request: web.Request) -> web.Response:
     await _calls(request).cancel(_id(request))
     return answers.accepted()
+
+
+async def call_result(request: web.Request) -> web.Response:
+    """The headers as they were; the status in a header of ours, because it is not that of this request."""
+    answer, body = await _calls(request).result(_id(request))
+    headers = CIMultiDict((name, value) for name, value in answer.fields if name.lower() not in _NOT_OF_RESULTS)
+    headers[STATUS_HEADER] = str(answer.status)
+    if answer.cut:
+        headers[TRUNCATED] = "true"
+    return web.Response(body=body, headers=headers)
 
 
 async def replay_call(request: web.Request) -> web.Response:
@@ -71,6 +86,7 @@ def _limit(text: str) -> int:
 ROUTES = (
     web.get("/system/calls", list_calls),
     web.get("/system/calls/{id}", show_call),
+    web.get("/system/calls/{id}/result", call_result),
     web.delete("/system/calls/{id}", cancel_call),
     web.post("/system/calls/{id}/replay", replay_call),
 )

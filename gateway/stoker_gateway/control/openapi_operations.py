@@ -225,6 +225,12 @@ _CALLS: Final = (
         {200: ("The call.", CallStatus)}, errors=(404, 503),
     ),
     Operation(
+        "GET", "/system/calls/{id}/result", "callResult",
+        "The answer of an ended call, where it is kept: its headers and body; its status is in `X-Stoker-Status`.",
+        "calls", {200: ("`X-Stoker-Truncated: true` says that the body was longer than 16 MiB.", "*/*")},
+        errors=(404, 409, 503),
+    ),
+    Operation(
         "DELETE", "/system/calls/{id}", "cancelCall", "Cancel a call that waits or runs.", "calls", _DONE,
         errors=(404, 409, 503),
     ),

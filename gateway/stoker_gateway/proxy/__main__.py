@@ -23,7 +23,7 @@ import uvloop
 
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
-from stoker_gateway.proxy.enqueue import MAX_INLINE, Enqueue
+from stoker_gateway.proxy.enqueue import MAX_INLINE, WINDOW, Enqueue
 from stoker_gateway.proxy.proxy import Proxy
 from stoker_sdk.processes import die_with_parent, say_ready
 from stoker_wire.server import Server
@@ -53,6 +53,7 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     worker_socket: str = ""
     broker_file: str = ""
     max_async_body: int = MAX_INLINE
+    idempotency_window: float = WINDOW
 
 
 class ControlLink:
@@ -115,7 +116,12 @@ async def serve(config: ProxyConfig) -> None:
     loop = asyncio.get_running_loop()
     link = ControlLink(config.table_socket)
     broker_file = Path(config.broker_file) if config.broker_file else None
-    enqueue = Enqueue(broker_file, name=f"proxy {config.number}", limit=config.max_async_body)
+    enqueue = Enqueue(
+        broker_file,
+        name=f"proxy {config.number}",
+        limit=config.max_async_body,
+        window=config.idempotency_window,
+    )
     proxy = link.proxy = Proxy(
         f"unix:{config.control_socket}",
         link.wake,

@@ -6,21 +6,26 @@ What is stored is the request as it would go to a replica, so that the call whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stoker_gateway.proxy.headers import error_block, request_head
+from stoker_gateway.queue import keys
 from stoker_gateway.queue.callback_url import check_callback_url
+from stoker_gateway.queue.key_store import KeyStore, Tied
+from stoker_gateway.queue.keys import HEADER, KEPT, Claim, check_key, request_digest
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.publisher import EXISTS, STORED, TIMEOUT, Publisher
+from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, TIMEOUT, Publisher
 from stoker_gateway.queue.settings import BrokerSettings, read_settings
 from stoker_gateway.queue.stored import VERSION, StoredCall, encode
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id, call_subject
-from stoker_sdk.errors import BadInput, StokerError
+from stoker_sdk.errors import BadInput, StokerError, Unavailable
+from stoker_sdk.keeping import check_keep
 from stoker_sdk.names import key_from_route
 from stoker_wire.server import IDLE, Exchange
 
@@ -36,6 +41,17 @@ DEADLINE: Final = 5.0
 """Seconds that a caller waits for the broker, its restart included."""
 _MOST_WAITING: Final = 10_000
 _BELL_SECONDS: Final = 1.0
+WINDOW: Final = 86400.0
+"""Seconds for which an `Idempotency-Key` is tied to its call."""
+REPEATED: Final = b"X-Stoker-Repeated: true\r\n"
+"""Header of an answer to a key that an earlier request had."""
+KEY_REUSED: Final = (
+    "the Idempotency-Key was used for another request of this function: method, path, query or body differ; "
+    "use a new key for a new request"
+)
+_KEEP_RESULT: Final = b"x-stoker-keep-result"
+_LOOK_TWICE: Final = {RESENT: "1"}
+"""Whoever repeats a key may store the call again that has just ended: the worker looks for its outcome first."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
@@ -45,8 +61,11 @@ class Enqueue:
     `broker_file` has the broker's settings; None: there is no broker.
     """
 
-    def __init__(self, broker_file: Path | None, *, name: str = "proxy", limit: int = MAX_INLINE) -> None:
+    def __init__(
+        self, broker_file: Path | None, *, name: str = "proxy", limit: int = MAX_INLINE, window: float = WINDOW
+    ) -> None:
         self.limit = limit
+        self.window = window
         self.publisher: Publisher | None = None
         self.client: Client | None = None
         self.waiting = 0
@@ -55,7 +74,7 @@ class Enqueue:
         self._name = name
         self._rung: dict[str, float] = {}
         self._connecting: asyncio.Task[None] | None = None
-        self._checks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, proxy: Proxy, exchange: Exchange, key: str, rest: bytes) -> None:
         """Take the exchange: gather its body, store the call, answer. `rest` is path and query behind the name."""
@@ -63,7 +82,7 @@ class Enqueue:
         if exchange.method != b"POST":
             block = error_block(proxy, "client", "method-not-allowed", b"", retry=False) + b"Allow: POST\r\n"
             exchange.respond(405, block, b"calls are queued by POST; other methods are for /function/\n")
-        elif self._file is None:
+        elif not self.has_broker:
             call.refuse(501, "client", "no-queue", "async calls are switched off here: start without --no-async")
         elif exchange.length > self.limit:
             call.refuse_size()
@@ -72,6 +91,26 @@ class Enqueue:
         else:
             self._connect()
             call.gather()
+
+    @property
+    def has_broker(self) -> bool:
+        return self._file is not None
+
+    async def keys(self, key: str) -> KeyStore:
+        """The idempotency keys of the function. Raises `Unavailable`."""
+        self._connect()
+        deadline = time.monotonic() + DEADLINE
+        while self.client is None or not self.client.is_connected:
+            if time.monotonic() > deadline:
+                raise Unavailable("the broker does not answer: try again later")
+            await asyncio.sleep(0.02)
+        return KeyStore(self.client, key_from_route(key), self.window)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run it, whoever waits for it or not."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _connect(self) -> None:
         if self.publisher is None:
@@ -97,9 +136,7 @@ class Enqueue:
 
     def check_id(self, id: str, then: Callable[[bool], None]) -> None:
         """Whether a caller's own id is free: no call, ended or not, has it."""
-        task = asyncio.get_running_loop().create_task(self._check_id(id, then), name="check id")
-        self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
+        self.spawn(self._check_id(id, then), "check id")
 
     async def _check_id(self, id: str, then: Callable[[bool], None]) -> None:
         from stoker_gateway.queue.lookup import any_of
@@ -140,6 +177,8 @@ class Enqueuing:
         self._id = b""
         self._at = 0
         self._callback = ""
+        self._keep = 0.0
+        self._tied: Tied | None = None
         self._gone = False
 
     def gather(self) -> None:
@@ -163,18 +202,31 @@ class Enqueuing:
         if self._gone or self._id:
             return
         self._at = time.time_ns()
-        given = b""
+        given, keep, found = b"", "", []
         for name, value in self._exchange.fields:
             if len(name) == 9 and name.lower() == b"x-call-id":
                 given = value
             elif len(name) == 14 and name.lower() == b"x-callback-url":
                 self._callback = value.decode("latin-1")
-        if self._callback and (reason := _why_not(self._callback)):
+            elif len(name) == 20 and name.lower() == _KEEP_RESULT:
+                keep = value.decode("latin-1")
+            elif len(name) == 15 and name.lower() == HEADER:
+                found.append(value)
+        code = "bad-callback"
+        try:
+            if self._callback:
+                check_callback_url(self._callback)
+            code = "bad-header"
+            self._keep = check_keep(keep, "X-Stoker-Keep-Result") if keep else 0.0
+            key = check_key(found) if found else b""
+        except BadInput as error:
             self._leave()
-            self.refuse(400, "client", "bad-callback", reason)
+            self.refuse(400, "client", code, str(error))
             return
         self._id = self._proxy.call_ids.next()
-        if _GIVEN_ID.fullmatch(given) and self._enqueue.client is not None:
+        if key:
+            self._enqueue.spawn(self._tie(key), "idempotency key")
+        elif _GIVEN_ID.fullmatch(given) and self._enqueue.client is not None:
             self._enqueue.check_id(given.decode(), lambda free: self._publish(given if free else self._id))
         else:
             self._publish(self._id)
@@ -199,15 +251,20 @@ class Enqueuing:
         path = b"/function/%b%b" % (self._key.encode(), self._rest)
         begun = time.monotonic()
         _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
-        call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback)
+        call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback, keep=self._keep)
         subject = call_subject(key_from_route(self._key), call.id)
-        if publisher is None or not publisher.publish(subject, encode(call, head, body), self._stored, stream=CALLS):
+        again = _LOOK_TWICE if self._tied else None
+        message = encode(call, head, body)
+        if publisher is None or not publisher.publish(subject, message, self._stored, again, stream=CALLS):
             self._leave()
             self.refuse(503, "platform", "queue-busy", "too much waits for the broker already: try again later")
 
     def _stored(self, result: str) -> None:
         if result == STORED:
             self._enqueue.ring(self._key, time.monotonic())
+        if self._tied is not None and result in (STORED, EXISTS):
+            self._enqueue.spawn(self._settle(self._tied), "idempotency key")
+            result = STORED
         if self._gone:
             return
         if result == EXISTS:  # the caller's id was taken meanwhile
@@ -215,12 +272,50 @@ class Enqueuing:
             return
         self._leave()
         if result == STORED:
-            stamp = b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (self._id, self._at)
-            self._exchange.respond(202, stamp + self._proxy.date_line, b"")
+            self._accept()
         elif result == TIMEOUT:
             self.refuse(503, "platform", "queue-unavailable", "the broker does not answer: try again later")
         else:
             self.refuse(503, "platform", "queue-full", f"the broker refuses the call: {result}")
+
+    def _accept(self) -> None:
+        stamp = b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (self._id, self._at)
+        repeated = REPEATED if self._tied and not self._tied.mine else b""
+        self._exchange.respond(202, stamp + repeated + self._proxy.date_line, b"")
+
+    # With an `Idempotency-Key`
+
+    async def _tie(self, key: bytes) -> None:
+        """The call gets the id that its key is tied to, which may be an earlier one's.
+
+        A key may be tied to a call that is not stored, if a proxy was killed: whoever comes with it again stores that.
+        """
+        digest = request_digest(b"async", b"POST", self._rest, self._body)
+        claim = Claim(keys.VERSION, self._id.decode(), digest, self._at)
+        try:
+            store = await self._enqueue.keys(self._key)
+            tied = self._tied = await store.claim(key, claim)
+            is_stored = not tied.mine and await store.has_call(tied.claim)
+        except Unavailable as error:
+            if not self._gone:
+                self._leave()
+                self.refuse(503, "platform", "queue-unavailable", str(error))
+            return
+        if self._gone:
+            return
+        self._id, self._at = tied.claim.id.encode(), tied.claim.at
+        if tied.claim.digest != digest:
+            self._leave()
+            self.refuse(422, "client", "key-reused", KEY_REUSED)
+        elif is_stored:
+            self._leave()
+            self._accept()
+        else:
+            self._publish(self._id)
+
+    async def _settle(self, tied: Tied) -> None:
+        with contextlib.suppress(Unavailable):  # the next one with the key looks for the call, then
+            await (await self._enqueue.keys(self._key)).settle(tied, KEPT)
 
     def refuse_size(self) -> None:
         text = f"the body is larger than {self._enqueue.limit} bytes, the most that an async call may have"
@@ -237,11 +332,3 @@ class Enqueuing:
             self._enqueue.waiting -= 1
             self._exchange.owner = IDLE
             self._body = []
-
-
-def _why_not(callback: str) -> str:
-    try:
-        check_callback_url(callback)
-    except BadInput as error:
-        return str(error)
-    return ""

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from stoker_gateway.counters import BUCKETS, MAX_FAULTS, FunctionCounters, Timings
-from stoker_gateway.routes import Loss, Route
+from stoker_gateway.routes import IDEMPOTENT, Loss, Route
 from stoker_sdk.faults import Fault
 from stoker_sdk.units import format_rfc3339
 
@@ -45,6 +45,7 @@ class Entry:
         "failure",
         "failure_code",
         "faults",
+        "idempotent",
         "inflight",
         "key",
         "losses",
@@ -65,6 +66,7 @@ class Entry:
         self.concurrency = 0
         self.failure = ""
         self.failure_code = ""
+        self.idempotent = False
         self.targets: list[ReplicaTarget] = []
         self.waiting: deque[Call] = deque()
         # Insertion order is deadline order, since all calls of a function have the same timeout; `shortened` tells
@@ -95,6 +97,7 @@ class Entry:
         self.concurrency = route.concurrency
         self.failure = route.failure
         self.failure_code = route.failure_code
+        self.idempotent = route.annotations.get(IDEMPOTENT, "").lower() == "true"
         for loss in route.losses:
             self._remember(loss)
         self.targets = [

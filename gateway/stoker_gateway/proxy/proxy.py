@@ -18,6 +18,7 @@ from stoker_gateway.proxy.call import Call
 from stoker_gateway.proxy.enqueue import Enqueue
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.headers import CallIds, error_block
+from stoker_gateway.proxy.idempotent import take_keyed
 from stoker_gateway.routes import Route, Target
 from stoker_sdk.names import DEFAULT_NAMESPACE
 from stoker_wire.client import Pool
@@ -65,7 +66,7 @@ class Proxy:
             entry = self._by_token.get(name)
             if entry is None:
                 self._refuse_unknown(exchange, name)
-            else:
+            elif not (entry.idempotent and take_keyed(self._enqueue, self, exchange, entry, path)):
                 Call(self, exchange, entry, path).begin()
         elif target.startswith(_ASYNC_PREFIX):
             self._handle_async(exchange, target[16:])

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from stoker_gateway.queue import outcomes
+from stoker_gateway.queue import kept, outcomes
 from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of, subjects_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
@@ -32,6 +33,7 @@ from stoker_gateway.queue.subjects import (
     CALLS,
     CANCEL,
     OUTCOMES,
+    RESULTS,
     RUNNING,
     attempt_subject,
     bell_subject,
@@ -40,6 +42,7 @@ from stoker_gateway.queue.subjects import (
     key_and_id,
     of_functions,
     outcome_subject,
+    result_subject,
 )
 from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
@@ -176,7 +179,7 @@ class StoredCalls:
         except BadCall as error:
             raise Conflict(f"call {id} can never be run: {error}") from error
         new = uuid.uuid4().hex
-        fresh = StoredCall(VERSION, new, call.key, time.time_ns(), call.callback, replay_of=id)
+        fresh = StoredCall(VERSION, new, call.key, time.time_ns(), call.callback, replay_of=id, keep=call.keep)
         key = key_from_route(call.key)
         payload = encode(fresh, changed_request(request, new, changes))
         result = await self._publish(call_subject(key, new), payload)
@@ -184,6 +187,21 @@ class StoredCalls:
             raise Unavailable(f"the broker refuses the call: {result}")
         await self.client.publish(bell_subject(key))
         return CallStatus(new, key.name, key.namespace, "queued", format_rfc3339(fresh.at), replay_of=id)
+
+    async def result(self, id: str) -> tuple[KeptAnswer, bytes]:
+        """The answer that an ended call got, and its body. Raises `NotFound`, `Conflict`, `Unavailable`."""
+        status = await self.show(id)
+        if status.state in _OPEN_STATES:
+            raise Conflict(f"call {id} has not ended yet: it is {status.state}")
+        if not status.result_until:
+            raise NotFound(f"the answer of call {id} is not kept: {_why_not_kept(status)}")
+        found = await last_of(self.client, RESULTS, result_subject(FunctionKey(status.namespace, status.function), id))
+        if found is None:
+            raise NotFound(f"the answer of call {id} is not kept any more: it was until {status.result_until} at most")
+        try:
+            return kept.decode(found.data)
+        except BadAnswer as error:
+            raise NotFound(f"what is kept of call {id} is not its answer: {error}") from error
 
     # Many
 
@@ -310,7 +328,16 @@ def _status_of_outcome(found: Found) -> CallStatus:
         outcome.attempts,
         cursor,
         outcome.replay_of,
+        outcome.result_until,
     )
+
+
+def _why_not_kept(status: CallStatus) -> str:
+    if status.state == CANCELLED:
+        return "it was cancelled"
+    if not status.status:
+        return "it got none"
+    return "ask for it by `result` of the function, or by the header X-Stoker-Keep-Result of the call"
 
 
 def _cursor(after: str) -> tuple[str, int]:

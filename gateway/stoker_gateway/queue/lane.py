@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from stoker_gateway.queue.kept import result_seconds
 from stoker_gateway.queue.policy import settings_of
 from stoker_gateway.queue.run import Run
 from stoker_gateway.queue.streams import ask
@@ -49,6 +50,7 @@ class Lane:
         self.key = key
         self.function = key_from_route(key)
         self.retries = settings_of({})
+        self.keep_result = 0.0  # seconds
         self.runs: dict[str, Run] = {}
         self.sweep = Sweep(self.function)
         self._busy = 0  # slots that are taken
@@ -76,7 +78,9 @@ class Lane:
 
     def update(self, route: Route | None) -> None:
         self._route = route
-        self.retries = settings_of(route.annotations if route else {})
+        annotations = route.annotations if route else {}
+        self.retries = settings_of(annotations)
+        self.keep_result = result_seconds(annotations)
         self.pull()
 
     # The consumer

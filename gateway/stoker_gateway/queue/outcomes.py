@@ -20,7 +20,10 @@ MAX_ANSWER: Final = 4096
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """How a call ended, once. Times are RFC 3339; `answer` holds the first bytes of a failed one's."""
+    """How a call ended, once. Times are RFC 3339; `answer` holds the first bytes of a failed one's.
+
+    `result_until` is for how long its whole answer is kept, empty if it is not.
+    """
 
     id: str
     key: str
@@ -33,6 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     answer: str = ""
     attempts: list[CallAttempt] = []
     replay_of: str = ""
+    result_until: str = ""
 
 
 class Running(msgspec.Struct, frozen=True, omit_defaults=True):

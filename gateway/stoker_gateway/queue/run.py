@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue import callback_queue, outcomes
+from stoker_gateway.queue import callback_queue, kept, outcomes
 from stoker_gateway.queue.callback_queue import MAX_BODY
 from stoker_gateway.queue.callback_request import Callback
+from stoker_gateway.queue.kept import MAX_RESULT, KeptAnswer
 from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
 from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, retry_after_seconds
@@ -27,6 +30,7 @@ from stoker_gateway.queue.subjects import (
     callback_subject,
     dead_subject,
     outcome_subject,
+    result_subject,
 )
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.messages import CallAttempt
@@ -65,6 +69,8 @@ class Run:
         self._retry_after: float | None = None
         self._answer = bytearray()
         self._cut = False
+        self._whole = False
+        self._keep = 0.0  # seconds for which the answer is kept
         self._fields: list[Field] = []
         self._seconds = 0.0
         self._attempts: list[CallAttempt] = []
@@ -112,6 +118,7 @@ class Run:
 
     def _send(self) -> None:
         self._begun = time.monotonic()
+        self._keep = (self._call.keep if self._call else 0.0) or self.lane.keep_result
         self.started = _now()
         address = self.lane.worker.proxy_for(self.lane)
         pool = self.lane.worker.pool
@@ -148,13 +155,14 @@ class Run:
                 self._retry_after = retry_after_seconds(value.decode("latin-1"), time.time())
 
     def data(self, data: bytes) -> None:
-        most = MAX_BODY if self._call and self._call.callback else MAX_ANSWER
+        most = MAX_BODY if self._call and self._call.callback else MAX_RESULT if self._keep else MAX_ANSWER
         room = most - len(self._answer)
         self._answer += data[:room]
         self._cut = self._cut or len(data) > room
 
     def end(self) -> None:
         self._connection = None
+        self._whole = True
         self._judge()
 
     def flush_answer(self) -> None: ...
@@ -239,27 +247,38 @@ class Run:
             answer=self._answer[:MAX_ANSWER].decode(errors="replace") if state == outcomes.DEAD else "",
             attempts=self._attempts,
             replay_of=call.replay_of if call else "",
+            result_until=format_rfc3339(time.time_ns() + int(self._keep * 1e9)) if self._keep and self._whole else "",
         )
-        if call is not None and call.callback:
-            self._store_callback(call.callback, outcome)
+        if outcome.result_until:
+            self._store_result(outcome)
         else:
-            self._store_outcome(outcome)
+            self._store_callback(outcome)
 
-    def _store_callback(self, url: str, outcome: Outcome) -> None:
+    def _store_result(self, outcome: Outcome) -> None:
+        """Before the outcome, so that a call which has ended has its result."""
+        answer = KeptAnswer(kept.VERSION, self._status, kept.text_fields(self._fields), cut=self._cut)
+        payload = kept.encode(answer, bytes(self._answer))
+        headers = {"Nats-TTL": f"{math.ceil(self._keep)}s"}
+        then = self._then(lambda: self._store_callback(outcome))
+        self._store(result_subject(self.lane.function, self.id), payload, then, headers)
+
+    def _store_callback(self, outcome: Outcome) -> None:
         """Before the outcome: a worker that is killed in between runs the call again rather than lose its callback."""
+        url = self._call.callback if self._call else ""
+        if not url:
+            self._store_outcome(outcome)
+            return
         function = self.lane.function
         name = str(function).removesuffix(f".{DEFAULT_NAMESPACE}")
         fields = [*self._fields, (b"X-Stoker-Truncated", b"true")] if self._cut else self._fields
         callback = Callback(url, self.id, name, self._status, self._seconds, fields)
         payload = callback_queue.encode(callback, bytes(self._answer))
+        then = self._then(lambda: self._store_outcome(outcome))
+        self._store(callback_subject(function, self.id), payload, then, {"Nats-Msg-Id": f"callback-{self.id}"})
 
-        def stored(result: str) -> None:
-            if result in (STORED, EXISTS):
-                self._store_outcome(outcome)
-            else:
-                self._settled(result)
-
-        self._store(callback_subject(function, self.id), payload, stored, {"Nats-Msg-Id": f"callback-{self.id}"})
+    def _then(self, go_on: Callable[[], None]) -> Callable[[str], None]:
+        """What follows when something that comes before the outcome is stored, or is not."""
+        return lambda result: go_on() if result in (STORED, EXISTS) else self._settled(result)
 
     def _store_outcome(self, outcome: Outcome) -> None:
         subject = outcome_subject(self.lane.function, self.id)

@@ -24,7 +24,10 @@ class BadCall(ValueError):
 
 
 class StoredCall(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`key` is `NAME.NAMESPACE`, `at` the time of acceptance (Unix, ns), `callback` the `X-Callback-Url`."""
+    """`key` is `NAME.NAMESPACE`, `at` the time of acceptance (Unix, ns), `callback` the `X-Callback-Url`.
+
+    `keep` is for how many seconds its answer is to be kept, 0 if the request does not say.
+    """
 
     v: int
     id: str
@@ -32,6 +35,7 @@ class StoredCall(msgspec.Struct, frozen=True, omit_defaults=True):
     at: int
     callback: str = ""
     replay_of: str = ""
+    keep: float = 0.0
 
 
 class _Version(msgspec.Struct, frozen=True):

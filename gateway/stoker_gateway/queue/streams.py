@@ -7,9 +7,13 @@
 | `stoker-attempts` | `stoker.attempt.NAMESPACE.NAME.ID` | the failed attempts of a call so far; the newest replaces |
 | `stoker-dead` | `stoker.dead.NAMESPACE.NAME.ID` | the request of a call that ended dead, for a replay |
 | `stoker-callbacks` | `stoker.callback.NAMESPACE.NAME.ID` | an answer that is still to be posted (work queue) |
+| `stoker-results` | `stoker.result.NAMESPACE.NAME.ID` | the answer of an ended call, for as long as was asked |
+| `stoker-keys` | `stoker.key.NAMESPACE.NAME.HASH` | the call that an `Idempotency-Key` is tied to |
+| `stoker-answers` | `stoker.answer.NAMESPACE.NAME.ID` | the answer of a synchronous call with such a key |
 
 "Discard new per subject" is what makes an outcome final: the server refuses a second one. It goes with "discard new"
 alone, by which a full stream refuses everything; so `trim` bounds the bytes, oldest first, and the server only the age.
+Keys are the exception: to forget one could run a call twice, so a full stream of them refuses new ones.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stoker_gateway.queue.subjects import ATTEMPTS, CALLBACKS, CALLS, DEAD, OUTCOMES
+from stoker_gateway.queue.subjects import ANSWERS, ATTEMPTS, CALLBACKS, CALLS, DEAD, KEYS, OUTCOMES, RESULTS
 from stoker_sdk.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ _DAY: Final = 86400 * _SECOND
 MAX_KEPT: Final = 1024**3
 """Bytes of each stream that holds what is left of ended calls."""
 _ONCE: Final = {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True}
+_NEWEST: Final = {"max_msgs_per_subject": 1, "allow_msg_ttl": True}
 
 STREAMS: Final[tuple[dict[str, Any], ...]] = (
     {"name": CALLS, "subjects": ["stoker.call.*.*.*"], "allow_atomic": True, **_ONCE},
@@ -36,6 +41,9 @@ STREAMS: Final[tuple[dict[str, Any], ...]] = (
     {"name": ATTEMPTS, "subjects": ["stoker.attempt.*.*.*"], "max_age": 7 * _DAY, "max_msgs_per_subject": 1},
     {"name": DEAD, "subjects": ["stoker.dead.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
     {"name": CALLBACKS, "subjects": ["stoker.callback.*.*.*"], "retention": "workqueue", **_ONCE},
+    {"name": RESULTS, "subjects": ["stoker.result.*.*.*"], **_NEWEST},
+    {"name": KEYS, "subjects": ["stoker.key.*.*.*"], "max_bytes": MAX_KEPT, "discard": "new", **_NEWEST},
+    {"name": ANSWERS, "subjects": ["stoker.answer.*.*.*"], **_NEWEST},
 )
 _COMMON: Final = {"storage": "file", "allow_direct": True, "num_replicas": 1, "duplicate_window": 120 * _SECOND}
 _NAME_IN_USE: Final = 10058
@@ -84,7 +92,7 @@ async def ensure_streams(client: Client) -> None:
 
 async def trim(client: Client) -> None:
     """Shorten what is kept of ended calls to its size. Raises `Unavailable`."""
-    for name in (OUTCOMES, ATTEMPTS, DEAD):
+    for name in (OUTCOMES, ATTEMPTS, DEAD, RESULTS, ANSWERS):
         answer = await _request(client, f"STREAM.INFO.{name}", {})
         state = msgspec.json.decode(answer, type=_Info).state
         if state.bytes > MAX_KEPT:

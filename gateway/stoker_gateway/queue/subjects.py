@@ -17,6 +17,7 @@ ATTEMPTS: Final = "stoker-attempts"
 DEAD: Final = "stoker-dead"
 CALLBACKS: Final = "stoker-callbacks"
 KEYS: Final = "stoker-keys"
+ANSWERS: Final = "stoker-answers"
 RESULTS: Final = "stoker-results"
 
 CANCEL: Final = "stoker.cancel"
@@ -55,13 +56,28 @@ def callback_subject(key: FunctionKey, id: str) -> str:
     return f"stoker.callback.{key.namespace}.{key.name}.{id}"
 
 
+def key_subject(key: FunctionKey, token: str) -> str:
+    """What an `Idempotency-Key` is tied to; `token` is the hash of that."""
+    return f"stoker.key.{key.namespace}.{key.name}.{token}"
+
+
+def kept_answer_subject(key: FunctionKey, id: str) -> str:
+    """The answer of a synchronous call with an `Idempotency-Key`."""
+    return f"stoker.answer.{key.namespace}.{key.name}.{id}"
+
+
+def result_subject(key: FunctionKey, id: str) -> str:
+    """The answer of an async call, where it is kept."""
+    return f"stoker.result.{key.namespace}.{key.name}.{id}"
+
+
 def bell_subject(key: FunctionKey) -> str:
     """Core NATS: there are calls for this function, if a worker does not serve it yet."""
     return f"stoker.bell.{key.namespace}.{key.name}"
 
 
 def by_id(kind: str, id: str) -> str:
-    """The filter for a call by its id alone; `kind` is call, outcome, attempt or dead."""
+    """The filter for a call by its id alone; `kind` is call, outcome, attempt, dead or result."""
     return f"stoker.{kind}.*.*.{id}"
 
 
