@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _SECONDS: Final = 5.0
 _TRY_SECONDS: Final = 2.0
 _TRIES: Final = 5
+_LONGER: Final = 60
 _WRONG_REVISION: Final = (10071, 10164)
 
 
@@ -104,8 +105,8 @@ class KeyStore:
         return await last_of(self._client, OUTCOMES, outcome_subject(self._function, claim.id)) is not None
 
     async def put_answer(self, tied: Tied, payload: bytes) -> None:
-        """Keep the answer for as long as a key that is tied now."""
-        headers = {"Nats-Msg-Id": f"answer-{tied.claim.id}", "Nats-TTL": f"{math.ceil(self._window)}s"}
+        """Keep the answer for as long as its key, and a little longer."""
+        headers = {"Nats-Msg-Id": f"answer-{tied.claim.id}", "Nats-TTL": f"{math.ceil(self._window) + _LONGER}s"}
         answer = await self._ask(kept_answer_subject(self._function, tied.claim.id), payload, headers)
         if answer.error is not None:
             raise Unavailable(f"the broker refuses the answer: {answer.error.description}")
@@ -116,11 +117,13 @@ class KeyStore:
 
     async def _put(self, subject: str, claim: Claim, revision: int) -> int:
         """The sequence; 0 if another claim is there."""
-        left = self._window - (time.time() - claim.at / 1e9)
+        ends = claim.at / 1e9 + self._window
+        if claim.state == OPEN:
+            ends = max(ends, claim.until)  # a call that is longer than the window still runs once at a time
         headers = {
             "Nats-Msg-Id": f"key-{claim.id}-{claim.state}",
             "Nats-Expected-Last-Subject-Sequence": str(revision),
-            "Nats-TTL": f"{max(1, math.ceil(left))}s",
+            "Nats-TTL": f"{max(1, math.ceil(ends - time.time()))}s",
         }
         answer = await self._ask(subject, keys.encode(claim), headers)
         if answer.error is None:
