@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
+import random
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,19 @@ def handle(event, context):
         os._exit(1)
     headers = {"Content-Type": "application/x-answer", "X-Own": str(time.time())}
     return {"statusCode": asked.get("status", 200), "headers": headers, "body": "x" * asked.get("size", 1)}
+"""
+EVENTS = """
+import json, time
+
+def handle(event, context):
+    count = json.loads(event.text)["count"]
+
+    def events():
+        for _ in range(count):
+            yield "data: x\\n\\n"
+            time.sleep(0.05)
+
+    return {"statusCode": 200, "headers": {"Content-Type": "text/event-stream"}, "body": events()}
 """
 DIES = {"dies": True}
 IDEMPOTENT = {"stoker.dev/idempotent": "true"}
@@ -225,6 +242,30 @@ def test_a_large_answer_is_passed_on_and_not_kept(counted: Platform) -> None:
     assert runs(counted, content) == 1
 
 
+def test_a_stream_of_events_is_passed_on_as_it_comes(counted: Platform) -> None:
+    counted.deploy("events", EVENTS, annotations=IDEMPOTENT)
+    key, content = fresh_key(), body(count=3)
+    first = now(counted, key, content, name="events")
+    assert first.body == b"data: x\n\n" * 3 and "stream" in first.headers["x-stoker-not-kept"]
+    assert code(now(counted, key, content, name="events")) == (409, "client; answer-not-kept")
+    endless, key = body(count=10**6), fresh_key()
+    connection = http.client.HTTPConnection(*counted.http, timeout=30)
+    connection.request("POST", "/function/events", endless, {"Idempotency-Key": key})
+    assert connection.getresponse().read(9) == b"data: x\n\n"  # it comes, though it never ends
+    connection.close()
+    # Nobody has a whole answer, so the key is free; the next client leaves as well.
+    wait_for(lambda: _first_piece(counted, key, endless) == b"data", "the key to be free")
+
+
+def _first_piece(platform: Platform, key: str, content: bytes) -> bytes:
+    connection = http.client.HTTPConnection(*platform.http, timeout=30)
+    try:
+        connection.request("POST", "/function/events", content, {"Idempotency-Key": key})
+        return connection.getresponse().read(4)
+    finally:
+        connection.close()
+
+
 def test_other_functions_and_queued_calls_of_this_one_get_the_header(counted: Platform) -> None:
     key, content = fresh_key(), body()
     assert [now(counted, key, content, name="plain").status for _ in range(2)] == [200, 200]
@@ -321,6 +362,41 @@ def _accepted(platform: Platform, key: str, content: bytes) -> Answer | None:
     return answer if answer.status == 202 else None
 
 
+def test_each_key_has_one_call_through_kills(make_platform: Callable[..., Platform]) -> None:
+    """Clients repeat each key until they have 202 three times, while proxies, broker and control are killed."""
+    platform = make_platform(proxies=2)
+    platform.deploy("counted", COUNTED)
+    requests = {fresh_key(): body() for _ in range(60)}
+    chance = random.Random(4)
+    busy = threading.Event()
+
+    def kill() -> None:
+        for role in ("proxy 0", "broker", "proxy 1", "control", "proxy 0", "broker", "proxy 1", "proxy 0"):
+            if not busy.wait(chance.uniform(0.1, 0.6)) and (pid := platform.pids().get(role)):
+                os.kill(pid, signal.SIGKILL)
+
+    def ids(key: str) -> set[str]:
+        found: list[str] = []
+        while len(found) < 3:
+            answer = _accepted(platform, key, requests[key])
+            found += [answer.headers["x-call-id"]] if answer else []
+            time.sleep(chance.uniform(0, 0.3))
+        return set(found)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with ThreadPoolExecutor(12) as pool:
+        by_key = dict(zip(requests, pool.map(ids, requests), strict=True))
+    busy.set()
+    killer.join()
+    assert [key for key, found in by_key.items() if len(found) != 1] == []
+    platform.wait_until_it_answers()
+    for [id] in by_key.values():
+        assert ended(platform, id).state == "done"
+    counts = Counter(line.text.strip() for line in platform.logs("counted"))
+    assert counts == {f"ran {content.decode()}": 1 for content in requests.values()}
+
+
 def test_a_proxy_killed_in_a_call_blocks_its_key_until_the_call_must_have_ended(own_platform: Platform) -> None:
     own_platform.deploy("counted", COUNTED, annotations=IDEMPOTENT | {"stoker.dev/timeout": "2s"})
     key, content = fresh_key(), body(seconds=1)
@@ -356,22 +432,22 @@ def test_without_a_broker_there_are_no_promises(make_platform: Callable[..., Pla
     assert runs(platform, content) == 1
 
 
-@pytest.fixture
-def stopped_broker(own_platform: Platform) -> Iterator[Platform]:
-    import os
-    import signal
-
+def test_a_broker_that_does_not_answer_is_told(own_platform: Platform) -> None:
     own_platform.deploy("counted", COUNTED, annotations=IDEMPOTENT)
-    pid = own_platform.pid("broker")
-    os.kill(pid, signal.SIGSTOP)
-    yield own_platform
-    os.kill(pid, signal.SIGCONT)
-
-
-def test_a_broker_that_does_not_answer_is_503(stopped_broker: Platform) -> None:
-    for send in (now, later):
-        answer = send(stopped_broker, fresh_key(), body())
-        assert code(answer) == (503, "platform; queue-unavailable") and "retry-after" in answer.headers
+    key, content = fresh_key(), body(seconds=1)
+    broker = own_platform.pid("broker")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(now, own_platform, key, content)
+        wait_for(lambda: runs(own_platform, content), "the call to run")
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            assert first.result().status == 200
+            assert "broker" in first.result().headers["x-stoker-not-kept"]
+            for send in (now, later):
+                answer = send(own_platform, fresh_key(), body())
+                assert code(answer) == (503, "platform; queue-unavailable") and "retry-after" in answer.headers
+        finally:
+            os.kill(broker, signal.SIGCONT)
 
 
 def test_a_key_is_free_when_its_window_has_passed(make_platform: Callable[..., Platform]) -> None:

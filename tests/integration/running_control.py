@@ -129,13 +129,18 @@ async def _call(control: RunningControl, request: web.Request) -> web.Response:
 
 async def _stored_call(control: RunningControl, request: web.Request) -> web.Response:
     """The routes of async calls as the platform has them, with canned calls instead of a broker."""
-    id, _, _ = request.path.removeprefix("/system/calls").strip("/").partition("/")
+    id, _, part = request.path.removeprefix("/system/calls").strip("/").partition("/")
     control.invocations.append((request.method, request.path_qs, dict(request.headers), await request.read()))
     if not id:
         return _page(control, request.query)
     states = control.calls.get(id)
     if not states:
         return web.Response(status=404, text=f"no such call: {id!r}; it was never accepted")
+    if part == "result":
+        if not states[0].result_until:
+            return web.Response(status=404, text=f"the answer of call {id} is not kept")
+        headers = {"X-Stoker-Status": str(states[0].status), "X-Own": "a", "X-Stoker-Truncated": "true"}
+        return web.Response(body=b"\0\xff\n", headers=headers)
     if request.method == "GET":
         return _json(states.pop(0) if len(states) > 1 else states[0])
     if request.method == "DELETE":

@@ -147,6 +147,18 @@ def test_purge_cancels_what_waits_and_what_runs_only_when_asked(stoker: Shell, c
     assert control.calls["c2"] == [DONE] and control.calls["c3"] == [DEAD]
 
 
+def test_result_prints_the_answer_as_it_was(stoker: Shell, control: RunningControl) -> None:
+    control.calls["c2"] = [changed(DONE, status=201, result_until="2026-02-01T12:00:00.000Z")]
+    done = stoker("calls", "result", "c2")
+    assert (done.code, done.raw) == (0, b"\0\xff\n")
+    assert done.err == "the answer was longer: this is its beginning\n"
+    head, _, body = stoker("calls", "result", "c2", "-i").raw.partition(b"\n\n")
+    assert head.startswith(b"Status: 201\n") and b"\nX-Own: a\n" in head and body == b"\0\xff\n"
+    assert "Result:    kept until 2026-02-01T12:00:00.000Z" in stoker("calls", "show", "c2").out
+    gone = stoker("calls", "result", "c3")
+    assert gone.code == 1 and "the answer of call c3 is not kept" in gone.err and gone.out == ""
+
+
 # invoke --async --wait: the gateway of these tests gives each call the id call-1
 
 

@@ -73,6 +73,9 @@ def test_settings_reach_the_gateway_as_annotations_and_scale_as_the_labels_of_th
     spec = function_spec(one("scale: {min: 2, max: 4}\n    connections: 60\n    retries: 1"))
     assert spec.annotations == {"stoker.dev/connections": "60", "stoker.dev/retries": '{"max":1}'}
     assert (spec.min_replicas, spec.max_replicas) == (2, 4)
+    spec = function_spec(one("result: 24h\n    idempotent: true"))
+    assert spec.annotations == {"stoker.dev/result": "24h", "stoker.dev/idempotent": "true"}
+    assert spec.result_seconds == 86400 and spec.is_idempotent
 
 
 def test_a_label_that_says_the_same_as_scale_is_fine_and_another_is_not() -> None:
@@ -114,6 +117,9 @@ def test_a_label_that_says_the_same_as_scale_is_fine_and_another_is_not() -> Non
         ("retries: {backoff: 1s}", "retries need `max`"),
         ("retries: {max: 101}", "retries must be at least 0 and at most 100"),
         ("retries: {max: 1, backoff: 2s, max_backoff: 1s}", "is longer than max_backoff"),
+        ("result: soon", "functions.greet.result: result 'soon' is not a duration"),
+        ("result: 200h", "result is '200h': write a duration from 1s to 168h"),
+        ("idempotent: 1", "functions.greet.idempotent: idempotent must be true or false, and is '1'"),
         ("retries: {max: 1, on: [200]}", "'200' is not a status (503)"),
     ],
 )

@@ -103,7 +103,7 @@ class Enqueue:
         while self.client is None or not self.client.is_connected:
             if time.monotonic() > deadline:
                 raise Unavailable("the broker does not answer: try again later")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         return KeyStore(self.client, key_from_route(key), self.window)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from stoker_gateway.queue import keys
 from stoker_gateway.queue.keys import OPEN, Claim, key_token
-from stoker_gateway.queue.lookup import last_of
+from stoker_gateway.queue.lookup import Found, last_of
 from stoker_gateway.queue.subjects import (
     ANSWERS,
     KEYS,
@@ -73,7 +73,7 @@ class KeyStore:
             sequence = await self._put(subject, claim, replaces)
             if sequence:
                 return Tied(subject, claim, sequence, True)
-            found = await last_of(self._client, KEYS, subject)
+            found = await self._last(KEYS, subject)
             if found is None:  # it has just been released, or its time is up
                 replaces = 0
                 continue
@@ -102,7 +102,7 @@ class KeyStore:
         """Whether the async call was stored for certain: it is said, or the call has ended."""
         if claim.state != OPEN:
             return True
-        return await last_of(self._client, OUTCOMES, outcome_subject(self._function, claim.id)) is not None
+        return await self._last(OUTCOMES, outcome_subject(self._function, claim.id)) is not None
 
     async def put_answer(self, tied: Tied, payload: bytes) -> None:
         """Keep the answer for as long as its key, and a little longer."""
@@ -112,7 +112,7 @@ class KeyStore:
             raise Unavailable(f"the broker refuses the answer: {answer.error.description}")
 
     async def answer(self, claim: Claim) -> bytes | None:
-        found = await last_of(self._client, ANSWERS, kept_answer_subject(self._function, claim.id))
+        found = await self._last(ANSWERS, kept_answer_subject(self._function, claim.id))
         return found.data if found else None
 
     async def _put(self, subject: str, claim: Claim, revision: int) -> int:
@@ -131,6 +131,12 @@ class KeyStore:
         if answer.error.err_code in _WRONG_REVISION:
             return 0
         raise Unavailable(f"the broker refuses the key: {answer.error.description}")
+
+    async def _last(self, stream: str, subject: str) -> Found | None:
+        try:
+            return await last_of(self._client, stream, subject)
+        except OSError as error:
+            raise Unavailable(f"the broker does not answer: {error}; try again later") from error
 
     async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _Answer:
         message = await self._request(subject, payload, headers)
