@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from running_platform import Answer, Platform, wait_for
 
-from stoker_gateway.queue.connection import connect, read_settings
+from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.streams import ask, ensure_streams
 from stoker_gateway.queue.subjects import CALLS, KEYS
 from stoker_sdk.errors import StokerError

@@ -253,9 +253,10 @@ class Enqueuing:
         _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
         call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback, keep=self._keep)
         subject = call_subject(key_from_route(self._key), call.id)
-        again = _LOOK_TWICE if self._tied else None
-        message = encode(call, head, body)
-        if publisher is None or not publisher.publish(subject, message, self._stored, again, stream=CALLS):
+        message, tied = encode(call, head, body), self._tied
+        again = _LOOK_TWICE if tied else None
+        stream = CALLS if tied is None or tied.mine else ""  # no batch shall be refused because the call is there
+        if publisher is None or not publisher.publish(subject, message, self._stored, again, stream=stream):
             self._leave()
             self.refuse(503, "platform", "queue-busy", "too much waits for the broker already: try again later")
 
