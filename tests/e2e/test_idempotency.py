@@ -243,6 +243,14 @@ def test_a_large_answer_is_passed_on_and_not_kept(counted: Platform) -> None:
     assert runs(counted, content) == 1
 
 
+def test_a_large_answer_that_nobody_waits_for_binds_nobody(counted: Platform) -> None:
+    key, content = fresh_key(), body(seconds=1, size=8 * 1024 * 1024)
+    leave(counted, key, content)
+    answer = wait_for(lambda: settled(now(counted, key, content)), "an answer")
+    assert answer.status == 200 and len(answer.body) == 8 * 1024 * 1024
+    assert runs(counted, content) == 2
+
+
 def test_a_stream_of_events_is_passed_on_as_it_comes(counted: Platform) -> None:
     counted.deploy("events", EVENTS, annotations=IDEMPOTENT)
     key, content = fresh_key(), body(count=3)
@@ -361,6 +369,17 @@ def _accepted(platform: Platform, key: str, content: bytes) -> Answer | None:
     except (OSError, http.client.HTTPException):
         return None
     return answer if answer.status == 202 else None
+
+
+def test_a_stop_waits_for_the_answer_though_the_client_has_gone(own_platform: Platform) -> None:
+    own_platform.deploy("counted", COUNTED, annotations=IDEMPOTENT)
+    key, content = fresh_key(), body(seconds=2)
+    leave(own_platform, key, content)
+    own_platform.stop()
+    own_platform.start()
+    own_platform.wait_ready("counted")
+    assert now(own_platform, key, content).headers["x-stoker-repeated"] == "true"
+    assert runs(own_platform, content) == 1
 
 
 def test_each_key_has_one_call_through_kills(make_platform: Callable[..., Platform]) -> None:

@@ -145,7 +145,7 @@ async def serve(config: ProxyConfig) -> None:
     for listener in listeners:
         listener.close()
     server.drain()
-    await _until_idle(server, config.drain_seconds)
+    await _until_idle(server, enqueue, config.drain_seconds)
     await enqueue.close()
     following.cancel()
     server.close()
@@ -185,9 +185,9 @@ async def _listen_to_workers(path: str, server: Server) -> asyncio.Server:
         os.umask(old_mask)
 
 
-async def _until_idle(server: Server, seconds: float) -> None:
+async def _until_idle(server: Server, enqueue: Enqueue, seconds: float) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
-    while server.busy and asyncio.get_running_loop().time() < deadline:
+    while (server.busy or enqueue.running) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
 
 

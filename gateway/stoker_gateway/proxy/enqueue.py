@@ -32,6 +32,7 @@ from stoker_wire.server import IDLE, Exchange
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from stoker_gateway.proxy.idempotent import IdempotentCall
     from stoker_gateway.proxy.proxy import Proxy
 
 log = logging.getLogger("stoker.proxy")
@@ -58,7 +59,8 @@ _GIVEN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 class Enqueue:
     """A proxy's way to the broker: connected when the first call comes, since many platforms never see one.
 
-    `broker_file` has the broker's settings; None: there is no broker.
+    `broker_file` has the broker's settings; None: there is no broker. `running` are the synchronous calls with a key,
+    whose answers are to be stored though their clients may have gone.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Enqueue:
         self.publisher: Publisher | None = None
         self.client: Client | None = None
         self.waiting = 0
+        self.running: set[IdempotentCall] = set()
         self._link: Link | None = None
         self._file = broker_file
         self._name = name

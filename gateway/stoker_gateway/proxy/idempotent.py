@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.proxy.call import Call
 from stoker_gateway.proxy.enqueue import KEY_REUSED, REPEATED, Enqueue
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.headers import error_block
+from stoker_gateway.proxy.held_exchange import HeldExchange
 from stoker_gateway.queue import kept, keys
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.key_store import KeyStore, Tied
@@ -27,7 +28,6 @@ from stoker_wire.server import IDLE, Exchange
 
 if TYPE_CHECKING:
     from stoker_gateway.proxy.proxy import Proxy
-    from stoker_wire.server import ServerConnection
 
 log = logging.getLogger("stoker.proxy")
 
@@ -123,9 +123,12 @@ class IdempotentCall:
     def client_gone(self) -> None:
         """A call whose answer is kept goes on; one whose answer is passed on has nobody left to pass it to."""
         self._gone = True
-        if self._call is not None and self._passes and not self._over:
-            self._call.client_gone()
-            self.abort()
+        if self._call is not None and self._is_open and not self._over:
+            self._leave(self._call)
+
+    def _leave(self, call: Call) -> None:
+        call.client_gone()
+        self.abort()
 
     # The key
 
@@ -183,7 +186,8 @@ class IdempotentCall:
     def _make(self, tied: Tied) -> None:
         """Make it, with the whole request at hand."""
         self._tied = tied
-        held = _Held(self, self._exchange, sum(map(len, self._request)))
+        self._enqueue.running.add(self)
+        held = HeldExchange(self, self._exchange, sum(map(len, self._request)))
         body, self._request = self._request, []
         self._call = Call(self._proxy, held, self._entry, self._path)
         self._call.begin()
@@ -216,9 +220,11 @@ class IdempotentCall:
         self._over = True
         if not self._passes:
             self._enqueue.spawn(self._keep(), "keep an answer")
-        elif self._is_open and not self._gone:
-            self._exchange.owner = IDLE
-            self._exchange.finish()
+        elif self._is_open:
+            self._enqueue.running.discard(self)
+            if not self._gone:
+                self._exchange.owner = IDLE
+                self._exchange.finish()
 
     def respond(self, status: int, block: bytes, body: bytes) -> None:
         """The platform's own word: the function has given none."""
@@ -242,7 +248,10 @@ class IdempotentCall:
         async with self._changing:
             with contextlib.suppress(Unavailable):
                 self._tied = await self._store.settle(self._tied, PASSED)
-        if self._gone or self._is_broken or self._call is None:
+        if self._is_broken or self._call is None:
+            return
+        if self._gone:
+            self._leave(self._call)
             return
         self._is_open = True
         status, block, length = self._head
@@ -268,8 +277,10 @@ class IdempotentCall:
         except Unavailable as error:
             log.warning("the answer of a call of %s with a key is not kept: %s", self._entry.key, error)
             self._send(status, block + _NOT_KEPT % b"the broker did not store it", length, self._body)
+            self._enqueue.running.discard(self)
             return
         self._send(status, block, length, self._body)
+        self._enqueue.running.discard(self)
         with contextlib.suppress(Unavailable):  # whoever comes next looks for the answer
             await self._store.settle(self._tied, KEPT)
 
@@ -289,6 +300,7 @@ class IdempotentCall:
         async with self._changing:
             with contextlib.suppress(Unavailable):  # its time passes, then
                 await self._store.release(self._tied)
+        self._enqueue.running.discard(self)
 
     # To the client
 
@@ -311,57 +323,3 @@ class IdempotentCall:
         retry = status == 503 or code == "still-running"
         text = f"{reason}\n".encode()
         self._send(status, error_block(self._proxy, side, code, b"", retry=retry), len(text), [text])
-
-
-class _Held(Exchange):
-    """What the call takes for the client's exchange: the whole request is there, and the answer goes to `taker`."""
-
-    __slots__ = ("_peer", "_secure", "_taker")
-
-    def __init__(self, taker: IdempotentCall, client: Exchange, length: int) -> None:
-        super().__init__(cast("ServerConnection", None))  # what would need it is replaced below
-        self._taker = taker
-        self._peer = client.peer
-        self._secure = client.secure
-        self.method = client.method
-        self.target = client.target
-        self.host = client.host
-        self.fields = client.fields
-        self.length = self.received = length
-        self.complete = True
-
-    @property
-    def peer(self) -> bytes:
-        return self._peer
-
-    @property
-    def secure(self) -> bool:
-        return self._secure
-
-    def start(self, status: int, block: bytes, length: int | None) -> None:
-        self.started = True
-        self.status = status
-        self._taker.start(status, block, length)
-
-    def write(self, data: bytes) -> None:
-        self._taker.write(data)
-
-    def flush(self) -> None:
-        self._taker.flush_answer()
-
-    def finish(self) -> None:
-        self.finished = True
-        self._taker.finish()
-
-    def respond(self, status: int, block: bytes, body: bytes) -> None:
-        self.started = self.finished = True
-        self.status = status
-        self._taker.respond(status, block, body)
-
-    def abort(self) -> None:
-        self.finished = True
-        self._taker.abort()
-
-    def accept_body(self) -> None: ...
-    def hold_body(self) -> None: ...
-    def release_body(self) -> None: ...
