@@ -49,6 +49,10 @@ class RunningBroker:
         self._process.wait()
         self._process = None
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     async def client(self) -> Any:
         self._clients.append(await connect(self.settings, "test"))
         return self._clients[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -76,9 +78,12 @@ def invoke(
     key = key_flag or surroundings.environment.get("STOKER_SIGN_KEY", "")
     if (sign and not key) or (key_flag and not sign):
         raise BadUsage("--sign names the header and --key the key: give both, or none")
-    body = None if sys.stdin.isatty() else _body(sys.stdin.buffer)
+    length = _length(sys.stdin.buffer)
+    body = None if sys.stdin.isatty() else _body(sys.stdin.buffer, length or sys.maxsize)
     if sign:
         body, sent[sign] = signed(body, key)
+    elif length > _HELD:
+        sent["Content-Length"] = str(length)  # so that one which is too large is refused before it is sent
     with (
         connected(target, surroundings) as client,
         client.invoke(
@@ -138,15 +143,26 @@ def _submitted(response: urllib3.BaseHTTPResponse) -> str:
     return f"Function submitted asynchronously{f', call {call}' if call else ''}."
 
 
-def _body(source: BinaryIO) -> bytes | Iterator[bytes]:
+def _length(source: BinaryIO) -> int:
+    """Bytes of a file that are still to be read; 0 for what is none."""
+    try:
+        status = os.fstat(source.fileno())
+        return status.st_size - source.tell() if stat.S_ISREG(status.st_mode) else 0
+    except OSError:
+        return 0
+
+
+def _body(source: BinaryIO, most: int) -> bytes | Iterator[bytes]:
+    """All of it, or the pieces of a large one. A file that grows meanwhile is sent as long as it was: `most` bytes."""
     head = source.read(_HELD)
-    return head if len(head) < _HELD else _streamed(head, source)
+    return head if len(head) < _HELD else _streamed(head, source, most - len(head))
 
 
-def _streamed(head: bytes, source: BinaryIO) -> Iterator[bytes]:
+def _streamed(head: bytes, source: BinaryIO, left: int) -> Iterator[bytes]:
     yield head
-    while piece := source.read(64 << 10):
+    while piece := source.read(min(left, 64 << 10)):
         yield piece
+        left -= len(piece)
 
 
 def read_header(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ _OPTIONS = (
         help="When a stored call is on disk: before its 202, or up to 2 s later.",
     ),
     click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Processes for them."),
-    click.option("--max-async-body", default="16Mi", show_default=True, help="The largest body, at most 16Mi."),
+    click.option("--max-async-body", default="1Gi", show_default=True, help="The largest body, at most 1Gi."),
     click.option("--worker-lost-after", default="30s", show_default=True, help="Its calls go to others then."),
     click.option("--idempotency-window", default="24h", show_default=True, help="For so long a key runs once."),
     click.option("--callback-allow", multiple=True, metavar="HOST|NET", help="Callbacks go there and nowhere else."),

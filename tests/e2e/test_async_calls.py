@@ -102,9 +102,7 @@ def test_what_cannot_be_queued_is_refused(platform: Platform) -> None:
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
     nowhere = platform.call_later("refusing", headers={"X-Callback-Url": "ftp://example.org/"})
     assert nowhere.status == 400 and "http://HOST/PATH" in nowhere.text
-    large = platform.call_later("refusing", b"x" * (16 * 1024 * 1024 + 1))
-    assert large.status == 413 and str(16 * 1024 * 1024) in large.text
-    largest = platform.call_later("refusing", b"x" * (16 * 1024 * 1024))
+    largest = platform.call_later("refusing", b"x" * (16 * 1024 * 1024))  # of those in a message
     assert ended(platform, accepted(largest)).state == "done"
 
 

@@ -134,3 +134,8 @@ def test_a_server_can_be_stopped_while_it_starts(make_platform: Callable[..., Pl
         assert b"Traceback" not in said
         idle.assert_no_process_is_left()
     assert idle.start().client.functions() == []
+
+
+def test_a_limit_of_async_bodies_that_the_queue_does_not_have_is_refused(idle: Platform) -> None:
+    code, said = serve(idle, "--max-async-body", "2Gi")
+    assert code == 2 and "1Gi" in said

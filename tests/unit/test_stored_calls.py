@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker_gateway.queue.replay import changed_request
-from stoker_gateway.queue.stored import BadCall, StoredCall, decode, encode, method_of
+from stoker_gateway.queue.stored import BadCall, BodyRef, StoredCall, decode, encode, method_of
 from stoker_gateway.queue.subjects import call_subject, consumer_name, is_call_id, key_and_id
 from stoker_sdk.errors import BadInput
 from stoker_sdk.messages import CallReplay
@@ -35,7 +35,7 @@ def test_a_call_is_read_as_it_was_written() -> None:
         (b"[]\n" + HEAD + b"abc", "first line"),
         (b'{"v":1}\n' + HEAD + b"abc", "first line"),
         (b'{"v":0,"id":"a"}\n' + HEAD + b"abc", "version 0"),
-        (b'{"v":2}\nwhatever comes', "version 2"),
+        (b'{"v":3}\nwhatever comes', "version 3, and this release reads 1 and 2"),
         (b'{"v":"1"}\n', "first line"),
         (b"\xff\xfe\n", "first line"),
         (encode(CALL, b"", b""), "no HTTP request"),
@@ -49,6 +49,35 @@ def test_a_call_is_read_as_it_was_written() -> None:
     ],
 )
 def test_what_is_no_call_is_refused_with_a_reason(payload: bytes, word: str) -> None:
+    with pytest.raises(BadCall, match=word):
+        decode(payload)
+
+
+BODY = BodyRef("006b01a4b1-0", 3, 1, "ab" * 32)
+
+
+def large(v: int = 2, body: BodyRef | None = BODY) -> StoredCall:
+    return StoredCall(v, "an-id", KEY, 1, body=body)
+
+
+def test_a_call_whose_body_is_elsewhere_has_a_version_of_its_own() -> None:
+    call, request = decode(encode(large(), HEAD))
+    assert call.body == BODY and request == HEAD
+
+
+@pytest.mark.parametrize(
+    ("payload", "word"),
+    [
+        (encode(large(v=1), HEAD), "version 1, which does not go with where its body is"),
+        (encode(large(body=None), HEAD, b"abc"), "version 2, which does not go with where its body is"),
+        (encode(large(), HEAD, b"abc"), "length"),
+        (encode(large(), HEAD.replace(b"Length: 3", b"Length: 4")), "length"),
+        (encode(large(), HEAD.replace(b"Content-Length: 3\r\n", b"")), "length"),
+        (encode(large(body=BodyRef("a.>", 3, 1, "")), HEAD), "first line"),
+        (encode(large(body=BodyRef("a", 0, 0, "")), HEAD), "first line"),
+    ],
+)
+def test_a_reference_to_a_body_that_cannot_be_is_refused(payload: bytes, word: str) -> None:
     with pytest.raises(BadCall, match=word):
         decode(payload)
 

@@ -135,6 +135,7 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "build_command": build,
         "build_ahead": options.build_ahead,
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
+        "own_broker": options.queue.own is not None,
     }
 
     def command(ready: int) -> list[str]:
@@ -166,6 +167,7 @@ def _proxy(
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
         "max_async_body": options.queue.max_body,
         "idempotency_window": options.queue.idempotency_window,
+        "broker_folder": str(options.data.queue) if options.queue.enabled and options.queue.own is None else "",
     }
 
     def command(ready: int) -> list[str]:

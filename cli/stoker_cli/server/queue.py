@@ -14,8 +14,9 @@ import msgspec
 
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
-from stoker_gateway.queue.broker import MAX_INLINE, Broker, prepare_broker
+from stoker_gateway.queue.broker import Broker, prepare_broker
 from stoker_gateway.queue.settings import BrokerSettings
+from stoker_gateway.queue.stored import MAX_BODY
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.files import write_whole
@@ -30,7 +31,7 @@ class QueueOptions:
     enabled: bool = True
     durable: bool = True
     workers: int = 1
-    max_body: int = MAX_INLINE
+    max_body: int = MAX_BODY
     ack_wait: float = 30.0
     idempotency_window: float = 86400.0
     own: BrokerSettings | None = field(default=None, repr=False)
@@ -49,8 +50,8 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
         window = check_keep(flags["idempotency_window"], "--idempotency-window")
     except BadInput as error:
         raise BadUsage(str(error)) from error
-    if not 0 <= size <= MAX_INLINE:
-        raise BadUsage(f"--max-async-body is {size} bytes: {MAX_INLINE} are the most")
+    if not 0 <= size <= MAX_BODY:
+        raise BadUsage(f"--max-async-body is {size} bytes: {MAX_BODY} (1Gi) are the most")
     if ack_wait < 1:
         raise BadUsage("--worker-lost-after is shorter than a second, in which workers cannot say that they run")
     return QueueOptions(

@@ -32,7 +32,9 @@ from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_gateway.queue.broker import PID_FILE
 from stoker_gateway.queue.calls import StoredCalls
+from stoker_gateway.queue.room import Mender
 from stoker_gateway.secrets import SecretStore
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
@@ -43,7 +45,8 @@ log = logging.getLogger("stoker.control")
 
 
 class ControlSettings(msgspec.Struct, frozen=True):
-    """What the supervisor tells control. `first_id` is 0 where functions have the platform's own user."""
+    """What the supervisor tells control. `first_id` is 0 where functions have the platform's own user,
+    `own_broker` is true where the broker is the user's."""
 
     data_dir: str
     run_dir: str
@@ -56,6 +59,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     ready_fd: int
     build_ahead: bool = False
     broker_file: str = ""
+    own_broker: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -80,7 +84,7 @@ async def serve(settings: ControlSettings) -> None:
         build_ahead=settings.build_ahead,
     )
     namespaces = NamespaceStore(data.namespaces, data.set_aside)
-    calls = StoredCalls(Path(settings.broker_file)) if settings.broker_file else None
+    calls = _stored_calls(settings, data, run)
     if calls is not None:
         await calls.start()
     app = make_app(config, provider, secrets, namespaces, proxies, calls)
@@ -101,6 +105,13 @@ async def serve(settings: ControlSettings) -> None:
         await calls.close()
     await proxies.close()
     await provider.close()
+
+
+def _stored_calls(settings: ControlSettings, data: DataDir, run: RunDir) -> StoredCalls | None:
+    if not settings.broker_file:
+        return None
+    mender = None if settings.own_broker else Mender(data.queue, run.path / PID_FILE)
+    return StoredCalls(Path(settings.broker_file), mender)
 
 
 def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:

@@ -23,8 +23,9 @@ import uvloop
 
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
-from stoker_gateway.proxy.enqueue import MAX_INLINE, WINDOW, Enqueue
+from stoker_gateway.proxy.enqueue import WINDOW, Enqueue
 from stoker_gateway.proxy.proxy import Proxy
+from stoker_gateway.queue.stored import MAX_BODY
 from stoker_sdk.processes import die_with_parent, say_ready
 from stoker_wire.server import Server
 
@@ -36,7 +37,8 @@ _COUNTERS_SECONDS = 1.0
 class ProxyConfig(msgspec.Struct, frozen=True):
     """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits.
 
-    `worker_socket` is where workers of this machine call functions; `broker_file` is empty without a broker.
+    `worker_socket` is where workers of this machine call functions; `broker_file` is empty without a broker, and
+    `broker_folder` without one of ours.
     """
 
     number: int
@@ -52,8 +54,9 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     ready_fd: int
     worker_socket: str = ""
     broker_file: str = ""
-    max_async_body: int = MAX_INLINE
+    max_async_body: int = MAX_BODY
     idempotency_window: float = WINDOW
+    broker_folder: str = ""
 
 
 class ControlLink:
@@ -116,11 +119,13 @@ async def serve(config: ProxyConfig) -> None:
     loop = asyncio.get_running_loop()
     link = ControlLink(config.table_socket)
     broker_file = Path(config.broker_file) if config.broker_file else None
+    folder = Path(config.broker_folder) if config.broker_folder else None
     enqueue = Enqueue(
         broker_file,
         name=f"proxy {config.number}",
         limit=config.max_async_body,
         window=config.idempotency_window,
+        folder=folder,
     )
     proxy = link.proxy = Proxy(
         f"unix:{config.control_socket}",

@@ -68,12 +68,19 @@ class Call:
         entry.inflight += 1
         entry.calls[self] = self.begun + entry.timeout
         self._stamp, self._head = request_head(self._proxy, exchange, self._path, self.begun)
-        if exchange.length > self._proxy.max_body:
-            self._fail(413, "client", "body-too-large", f"the body is larger than {self._proxy.max_body} bytes")
-        elif entry.waiting or (target := entry.choose(self.begun)) is None:
+        if exchange.length > self._proxy.max_body and self._too_large(exchange.length):
+            return
+        if entry.waiting or (target := entry.choose(self.begun)) is None:
             self._wait()
         else:
             self._connect(target)
+
+    def _too_large(self, size: int) -> bool:
+        """Refuse a body of so many bytes, if they are too many for whoever brings it."""
+        limit = self._proxy.largest_body(self._exchange)
+        if size > limit:
+            self._fail(413, "client", "body-too-large", f"the body is larger than {limit} bytes")
+        return size > limit
 
     def _wait(self) -> None:
         entry = self._entry
@@ -142,10 +149,9 @@ class Call:
     # Owner of the exchange: the request's way to the replica
 
     def body(self, data: bytes) -> None:
-        if self._exchange.received > self._proxy.max_body:
-            self._fail(413, "client", "body-too-large", f"the body is larger than {self._proxy.max_body} bytes")
-        else:
-            self._gather(*(_chunk(data) if self._exchange.length == CHUNKED else (data,)))
+        if self._exchange.received > self._proxy.max_body and self._too_large(self._exchange.received):
+            return
+        self._gather(*(_chunk(data) if self._exchange.length == CHUNKED else (data,)))
 
     def body_end(self) -> None:
         if self._exchange.length == CHUNKED:

@@ -10,20 +10,32 @@ import contextlib
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from stoker_gateway.proxy.headers import error_block, request_head
+from stoker_gateway.proxy.uploads import Uploads
 from stoker_gateway.queue import keys
 from stoker_gateway.queue.callback_url import check_callback_url
 from stoker_gateway.queue.key_store import KeyStore, Tied
 from stoker_gateway.queue.keys import HEADER, KEPT, Claim, check_key, request_digest
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, TIMEOUT, Publisher
+from stoker_gateway.queue.room import Room
 from stoker_gateway.queue.settings import BrokerSettings, read_settings
-from stoker_gateway.queue.stored import VERSION, StoredCall, encode
+from stoker_gateway.queue.stored import (
+    MAX_BODY,
+    MAX_INLINE,
+    VERSION,
+    VERSION_WITH_BODY,
+    BodyRef,
+    StoredCall,
+    encode,
+)
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id, call_subject
+from stoker_gateway.queue.upload import MOST_SECONDS, Upload
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
 from stoker_sdk.keeping import check_keep
 from stoker_sdk.names import key_from_route
@@ -37,11 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stoker.proxy")
 
-MAX_INLINE: Final = 16 * 1024 * 1024
 DEADLINE: Final = 5.0
 """Seconds that a caller waits for the broker, its restart included."""
 _MOST_WAITING: Final = 10_000
 _BELL_SECONDS: Final = 1.0
+_EXPLAIN_SECONDS: Final = 1.0
 WINDOW: Final = 86400.0
 """Seconds for which an `Idempotency-Key` is tied to its call."""
 REPEATED: Final = b"X-Stoker-Repeated: true\r\n"
@@ -59,25 +71,34 @@ _GIVEN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 class Enqueue:
     """A proxy's way to the broker: connected when the first call comes, since many platforms never see one.
 
-    `broker_file` has the broker's settings; None: there is no broker. `running` are the synchronous calls with a key,
-    whose answers are to be stored though their clients may have gone.
+    `broker_file` has the broker's settings; None: there is no broker. `folder` is where a broker of ours keeps all.
+    `running` are the synchronous calls with a key, whose answers are to be stored though their clients may have gone.
     """
 
     def __init__(
-        self, broker_file: Path | None, *, name: str = "proxy", limit: int = MAX_INLINE, window: float = WINDOW
+        self,
+        broker_file: Path | None,
+        *,
+        name: str = "proxy",
+        limit: int = MAX_BODY,
+        window: float = WINDOW,
+        folder: Path | None = None,
     ) -> None:
         self.limit = limit
         self.window = window
+        self.room = Room(folder)
         self.publisher: Publisher | None = None
         self.client: Client | None = None
         self.waiting = 0
         self.running: set[IdempotentCall] = set()
         self._link: Link | None = None
+        self.uploads = Uploads(lambda: self.client)
         self._file = broker_file
         self._name = name
         self._rung: dict[str, float] = {}
         self._connecting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[str] | None = None
 
     def begin(self, proxy: Proxy, exchange: Exchange, key: str, rest: bytes) -> None:
         """Take the exchange: gather its body, store the call, answer. `rest` is path and query behind the name."""
@@ -91,6 +112,8 @@ class Enqueue:
             call.refuse_size()
         elif self.waiting >= _MOST_WAITING:
             call.refuse(503, "platform", "queue-busy", f"{self.waiting} calls wait for the broker already: try later")
+        elif reason := self.room.refusal(max(0, exchange.length)):
+            call.refuse(503, "platform", "queue-full", reason)
         else:
             self._connect()
             call.gather()
@@ -155,9 +178,28 @@ class Enqueue:
         else:
             then(taken is None)
 
+    def explain(self, then: Callable[[str], None]) -> None:
+        """What the broker says of publishes that it does not answer; empty when that is nothing. Asked once for all."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._explain(), name="explain")
+        self._asking.add_done_callback(lambda task: then("" if task.cancelled() else task.result()))
+
+    async def _explain(self) -> str:
+        from stoker_gateway.queue.room import write_error
+
+        if self.client is None or not self.client.is_connected:
+            return ""
+        try:
+            async with asyncio.timeout(_EXPLAIN_SECONDS):
+                return await write_error(self.client)
+        except (StokerError, TimeoutError):
+            return ""
+
     async def close(self) -> None:
+        self.uploads.give_up()
         if self.publisher is not None:
             await self.publisher.drain(DEADLINE)
+            await self.uploads.close(DEADLINE)
             self.publisher.close()
         if self._link is not None:
             self._link.close()
@@ -177,6 +219,8 @@ class Enqueuing:
         self._key = key
         self._rest = rest
         self._body: list[bytes] = []
+        self._upload: Upload | None = None
+        self._subject = ""
         self._id = b""
         self._at = 0
         self._callback = ""
@@ -189,7 +233,7 @@ class Enqueuing:
         self._enqueue.waiting += 1
         if self._exchange.length == 0:
             self.body_end()
-        else:
+        elif self._exchange.length <= MAX_INLINE or self._begin_upload():
             self._exchange.accept_body()
 
     # Owner of the exchange
@@ -198,8 +242,12 @@ class Enqueuing:
         if self._exchange.received > self._enqueue.limit:
             self._leave()
             self.refuse_size()
+        elif self._upload is not None:
+            self._add(self._upload, data)
         else:
             self._body.append(data)
+            if self._exchange.received > MAX_INLINE:
+                self._begin_upload()
 
     def body_end(self) -> None:
         if self._gone or self._id:
@@ -242,45 +290,105 @@ class Enqueuing:
         """Before the body's end nothing was stored; after it the call is, though nobody hears of it."""
         self._leave()
 
+    # A large body
+
+    def _begin_upload(self) -> bool:
+        """From here on the body goes to the object store. False: it is refused."""
+        enqueue = self._enqueue
+        self._upload = enqueue.uploads.begin(enqueue.publisher, self._exchange, self._refused, self._forget_body)
+        if self._upload is None:
+            self._leave()
+            self.refuse(503, "platform", "queue-busy", "many large bodies are on their way already: try later")
+            return False
+        gathered, self._body = deque(self._body), []
+        while gathered and self._upload is not None:
+            self._add(self._upload, gathered.popleft())
+        return True
+
+    def _add(self, upload: Upload, data: bytes) -> None:
+        if reason := self._enqueue.room.refusal():
+            self._leave()
+            self.refuse(503, "platform", "queue-full", reason)
+        elif upload.late:
+            self._leave()
+            self.refuse(408, "client", "body-too-slow", f"the body took longer than {MOST_SECONDS} s")
+        else:
+            upload.add(data)
+
+    def _forget_body(self, name: str) -> None:
+        self._enqueue.uploads.remove(name, self._subject)
+
     # The broker
 
     def _publish(self, id: bytes) -> None:
         self._id = id
         if self._gone:
             return
+        if self._upload is not None:
+            key = key_from_route(self._key)
+            self._upload.end(f"{key.namespace}.{key.name}.{id.decode()}", self._store)
+        else:
+            self._store()
+
+    def _store(self, large: BodyRef | None = None) -> None:
+        """Publish the call, whose body is in our hands, or `large` and stored already."""
         publisher = self._enqueue.publisher
         body = b"".join(self._body)
-        framing = b"Content-Length: %d\r\n" % len(body) if body or self._exchange.length else b""
+        size = large.size if large is not None else len(body)
+        framing = b"Content-Length: %d\r\n" % size if size or self._exchange.length else b""
         path = b"/function/%b%b" % (self._key.encode(), self._rest)
         begun = time.monotonic()
-        _, head = request_head(self._proxy, self._exchange, path, begun, id=id, framing=framing)
-        call = StoredCall(VERSION, id.decode(), self._key, self._at, self._callback, keep=self._keep)
-        subject = call_subject(key_from_route(self._key), call.id)
+        _, head = request_head(self._proxy, self._exchange, path, begun, id=self._id, framing=framing)
+        version = VERSION if large is None else VERSION_WITH_BODY
+        call = StoredCall(version, self._id.decode(), self._key, self._at, self._callback, keep=self._keep, body=large)
+        subject = self._subject = call_subject(key_from_route(self._key), call.id)
         message, tied = encode(call, head, body), self._tied
         again = _LOOK_TWICE if tied else None
         stream = CALLS if tied is None or tied.mine else ""  # no batch shall be refused because the call is there
         if publisher is None or not publisher.publish(subject, message, self._stored, again, stream=stream):
+            self._subject = ""
             self._leave()
             self.refuse(503, "platform", "queue-busy", "too much waits for the broker already: try again later")
 
     def _stored(self, result: str) -> None:
         if result == STORED:
             self._enqueue.ring(self._key, time.monotonic())
+        elif result != TIMEOUT:
+            self._subject = ""  # the broker surely has no such call of ours
+        kept = result == STORED
         if self._tied is not None and result in (STORED, EXISTS):
             self._enqueue.spawn(self._settle(self._tied), "idempotency key")
             result = STORED
-        if self._gone:
-            return
-        if result == EXISTS:  # the caller's id was taken meanwhile
+        if result == EXISTS and not self._gone:  # the caller's id was taken meanwhile
             self._publish(self._proxy.call_ids.next())
             return
-        self._leave()
+        self._end_upload(kept=kept)
+        if self._gone:
+            return
         if result == STORED:
+            self._leave()
             self._accept()
-        elif result == TIMEOUT:
-            self.refuse(503, "platform", "queue-unavailable", "the broker does not answer: try again later")
         else:
+            self._refused(result)
+
+    def _refused(self, result: str) -> None:
+        """The broker did not take the call, or a piece of its body."""
+        if self._gone:
+            return
+        if result == TIMEOUT:
+            self._enqueue.explain(self._unavailable)
+        else:
+            self._leave()
             self.refuse(503, "platform", "queue-full", f"the broker refuses the call: {result}")
+
+    def _unavailable(self, reason: str) -> None:
+        if self._gone:
+            return
+        self._leave()
+        if reason:
+            self.refuse(503, "platform", "queue-full", f"the broker cannot store the call: {reason}")
+        else:
+            self.refuse(503, "platform", "queue-unavailable", "the broker does not answer: try again later")
 
     def _accept(self) -> None:
         stamp = b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (self._id, self._at)
@@ -294,7 +402,8 @@ class Enqueuing:
 
         A key may be tied to a call that is not stored, if a proxy was killed: whoever comes with it again stores that.
         """
-        digest = request_digest(b"async", b"POST", self._rest, self._body)
+        body = self._body if self._upload is None else [self._upload.digest.encode()]
+        digest = request_digest(b"async", b"POST", self._rest, body)
         claim = Claim(keys.VERSION, self._id.decode(), digest, self._at)
         try:
             store = await self._enqueue.keys(self._key)
@@ -336,3 +445,10 @@ class Enqueuing:
             self._enqueue.waiting -= 1
             self._exchange.owner = IDLE
             self._body = []
+            if not self._subject:  # else the broker may have the call
+                self._end_upload(kept=False)
+
+    def _end_upload(self, *, kept: bool) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self._enqueue.uploads.end(upload, kept=kept)

@@ -89,6 +89,10 @@ class Proxy:
         body = b"function %b is not deployed here; `stoker list` shows what is\n" % (name[:200] or b"with no name")
         exchange.respond(404, error_block(self, "client", "unknown-function", b"", retry=False), body)
 
+    def largest_body(self, exchange: Exchange) -> int:
+        """Bytes that its body may have. What a worker brings was accepted under the limit of async calls."""
+        return self.max_body if exchange.peer else max(self.max_body, self._enqueue.limit)
+
     # The table
 
     def replace_table(self, routes: list[Route]) -> None:

@@ -21,12 +21,13 @@ from typing import Final
 import msgspec
 
 from stoker_gateway.queue.settings import BrokerSettings
+from stoker_gateway.queue.stored import MAX_INLINE
 from stoker_sdk.errors import StokerError
 from stoker_sdk.files import write_whole
 from stoker_sdk.processes import die_with_parent
 
-MAX_INLINE: Final = 16 * 1024 * 1024
-"""Bytes of a body that travels in its message."""
+PID_FILE: Final = "broker.pid"
+"""In the run folder."""
 _PORTS: Final = range(20_000, 32_000)
 """Below the range from which the kernel takes ports for outgoing connections: a client that dials the port while the
 broker is down could otherwise be given that very port, and be connected to itself."""
@@ -41,6 +42,7 @@ log_file: {log}
 logfile_size_limit: 10MB
 logfile_max_num: 2
 ports_file_dir: {run}
+pid_file: {pid}
 authorization {{ token: {token} }}
 jetstream {{
   store_dir: {store}
@@ -82,6 +84,7 @@ def prepare_broker(run: Path, data: Path, settings_file: Path, *, durable: bool)
             max_payload=MAX_INLINE + 2 * 1024 * 1024,
             log=_quoted(data / "broker.log"),
             run=_quoted(run),
+            pid=_quoted(run / PID_FILE),
             token=_quoted(token),
             store=_quoted(data),
             sync="always" if durable else '"2s"',

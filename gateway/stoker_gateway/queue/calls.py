@@ -7,6 +7,7 @@ its cursors. What runs now is asked of the workers, who are given a moment to an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from stoker_gateway.queue import kept, outcomes
+from stoker_gateway.queue import bodies, kept, outcomes
 from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.link import Link
@@ -25,8 +26,17 @@ from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of, subject
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
 from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
 from stoker_gateway.queue.replay import changed_request
+from stoker_gateway.queue.room import Mender
 from stoker_gateway.queue.settings import read_settings
-from stoker_gateway.queue.stored import VERSION, BadCall, StoredCall, decode, encode
+from stoker_gateway.queue.stored import (
+    VERSION,
+    VERSION_WITH_BODY,
+    BadCall,
+    BodyRef,
+    StoredCall,
+    decode,
+    encode,
+)
 from stoker_gateway.queue.streams import ask, ensure_streams, trim
 from stoker_gateway.queue.subjects import (
     ATTEMPTS,
@@ -45,6 +55,7 @@ from stoker_gateway.queue.subjects import (
     result_subject,
 )
 from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
+from stoker_gateway.queue.upkeep import keep_up
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.messages import CallAttempt, CallReplay, CallStatus
 from stoker_sdk.names import FunctionKey, key_from_route
@@ -75,8 +86,9 @@ class CallFilter:
 class StoredCalls:
     """Control's connection to the broker. It makes the streams, and again whenever the broker comes back."""
 
-    def __init__(self, broker_file: Path) -> None:
+    def __init__(self, broker_file: Path, mender: Mender | None = None) -> None:
         self._file = broker_file
+        self._mender = mender
         self._client: Client | None = None
         self._link: Link | None = None
         self._publisher: Publisher | None = None
@@ -108,7 +120,7 @@ class StoredCalls:
                 log.warning("%s", error)
                 await asyncio.sleep(1)
         self._client, self._publisher = client, publisher
-        await self._keep_small(client)
+        await asyncio.gather(self._keep_small(client), keep_up(client, self._mender))
 
     async def _keep_small(self, client: Client) -> None:
         while True:
@@ -165,6 +177,9 @@ class StoredCalls:
         if error is not None:
             raise Unavailable(f"call {id} is cancelled, but not removed from the queue: {error.description}")
         await self.client.publish(CANCEL, id.encode())
+        if body := _body_of(found.data):
+            with contextlib.suppress(Unavailable):  # it is swept later
+                await bodies.remove(self.client, body.name)
 
     async def replay(self, id: str, changes: CallReplay) -> CallStatus:
         """Queue the request of a dead call under a new id; returns the new call."""
@@ -179,8 +194,14 @@ class StoredCalls:
         except BadCall as error:
             raise Conflict(f"call {id} can never be run: {error}") from error
         new = uuid.uuid4().hex
-        fresh = StoredCall(VERSION, new, call.key, time.time_ns(), call.callback, replay_of=id, keep=call.keep)
+        body = call.body if changes.body is None else None
+        version = VERSION_WITH_BODY if body else VERSION
+        fresh = StoredCall(
+            version, new, call.key, time.time_ns(), call.callback, replay_of=id, keep=call.keep, body=body
+        )
         key = key_from_route(call.key)
+        if body is not None:
+            await self._share(body, f"{key.namespace}.{key.name}.{new}")
         payload = encode(fresh, changed_request(request, new, changes))
         result = await self._publish(call_subject(key, new), payload)
         if result != STORED:
@@ -202,6 +223,11 @@ class StoredCalls:
             return kept.decode(found.data)
         except BadAnswer as error:
             raise NotFound(f"what is kept of call {id} is not its answer: {error}") from error
+
+    async def _share(self, body: BodyRef, call: str) -> None:
+        """A large body is needed by this call too."""
+        meta, headers = await bodies.shared_meta(self.client, body, call)
+        await self._publish(bodies.meta_subject(body.name), meta, headers)
 
     # Many
 
@@ -303,6 +329,15 @@ class StoredCalls:
         if result not in (STORED, EXISTS):
             raise Unavailable(f"the broker did not store it: {result}")
         return result
+
+
+def _body_of(message: bytes) -> BodyRef | None:
+    """The large body of a stored call, if it has one."""
+    try:
+        call, _ = decode(message)
+    except BadCall:
+        return None
+    return call.body if not call.replay_of else None  # a replay's belongs to the dead call
 
 
 def _status_of_outcome(found: Found) -> CallStatus:

@@ -55,9 +55,11 @@ async def subjects_of(client: Client, stream: str, subjects: list[str]) -> set[s
     return there
 
 
-async def page_of(client: Client, stream: str, filter: str, sequence: int, most: int) -> list[Found]:
-    """Messages of the filter from this sequence on, at most so many, and some megabytes of them."""
-    request = {"seq": sequence, "next_by_subj": filter, "batch": most, "max_bytes": 4 * 1024 * 1024}
+async def page_of(
+    client: Client, stream: str, filter: str, sequence: int, most: int, most_bytes: int = 4 * 1024 * 1024
+) -> list[Found]:
+    """Messages of the filter from this sequence on, at most so many, and so many bytes of them."""
+    request = {"seq": sequence, "next_by_subj": filter, "batch": most, "max_bytes": most_bytes}
     return await _gather(client, stream, request)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from stoker_gateway.queue import callback_queue, kept, outcomes
 from stoker_gateway.queue.callback_queue import MAX_BODY
 from stoker_gateway.queue.callback_request import Callback
+from stoker_gateway.queue.download import MOST_DOWNLOADS, BrokenBody, Download
 from stoker_gateway.queue.kept import MAX_RESULT, KeptAnswer
 from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
@@ -64,6 +65,7 @@ class Run:
         self._request = b""
         self._begun = 0.0
         self._connection: ClientConnection | None = None
+        self._body: Download | None = None
         self._status = 0
         self._error = ""
         self._retry_after: float | None = None
@@ -76,6 +78,7 @@ class Run:
         self._attempts: list[CallAttempt] = []
         self._over = False
         self._slot = True
+        self._done_with = ""
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -117,6 +120,9 @@ class Run:
             self._send()
 
     def _send(self) -> None:
+        if self._call and self._call.body and len(self.lane.worker.downloads) >= MOST_DOWNLOADS:
+            self._put_back(_AGAIN)
+            return
         self._begun = time.monotonic()
         self._keep = (self._call.keep if self._call else 0.0) or self.lane.keep_result
         self.started = _now()
@@ -140,7 +146,28 @@ class Run:
 
     def _send_on(self, connection: ClientConnection) -> None:
         self._connection = connection
-        connection.send(self, self._request, head_only=method_of(self._request) == b"HEAD")
+        body = self._call.body if self._call else None
+        connection.send(self, self._request, head_only=method_of(self._request) == b"HEAD", more=body is not None)
+        if body is not None:
+            worker = self.lane.worker
+            self._body = Download(worker.client, body, connection, self._body_failed, worker.downloads)
+
+    def _body_failed(self, error: BrokenBody | Unavailable) -> None:
+        """The proxy has not all of the body, so whatever it answers does not count."""
+        if self._connection is not None:
+            self._connection.abandon()
+        self._let_go()
+        if isinstance(error, BrokenBody):
+            self._error = str(error)
+            self._end(Dead(f"it cannot be run: {error}"))
+        else:
+            log.warning("call %s of %s waits: %s", self.id, self.lane.key, error)
+            self._put_back(_AGAIN)
+
+    def _let_go(self) -> None:
+        self._connection = None
+        if self._body is not None:
+            self._body.stop()
 
     # The answer
 
@@ -161,18 +188,25 @@ class Run:
         self._cut = self._cut or len(data) > room
 
     def end(self) -> None:
-        self._connection = None
+        self._let_go()
         self._whole = True
         self._judge()
 
     def flush_answer(self) -> None: ...
-    def hold_request(self) -> None: ...
-    def release_request(self) -> None: ...
+
+    def hold_request(self) -> None:
+        if self._body is not None:
+            self._body.hold()
+
+    def release_request(self) -> None:
+        if self._body is not None:
+            self._body.release()
+
     def switched(self, fields: list[Field], transport: asyncio.Transport, behind: bytes) -> None: ...
 
     def broken(self, reason: str, answered: bool) -> None:
         """The proxy has ended, or broke the answer off because its replica did."""
-        self._connection = None
+        self._let_go()
         if self._over:
             return
         if not answered:
@@ -282,6 +316,8 @@ class Run:
 
     def _store_outcome(self, outcome: Outcome) -> None:
         subject = outcome_subject(self.lane.function, self.id)
+        if outcome.state == outcomes.DONE and self._call and self._call.body and not self._call.replay_of:
+            self._done_with = self._call.body.name  # a replay's belongs to the dead call
         state = {outcomes.STATE_HEADER: outcome.state}
         self._store(subject, outcomes.encode(outcome), self._settled, state, stream=OUTCOMES)
 
@@ -290,6 +326,8 @@ class Run:
             log.error("the outcome of call %s of %s cannot be stored: %s", self.id, self.lane.key, result)
             self._forget(b'-NAK {"delay": 5000000000}')
             return
+        if self._done_with and result == STORED:
+            self.lane.worker.remove_body(self._done_with)
         self._forget(b"+ACK")
 
     def _store(
@@ -330,9 +368,9 @@ class Run:
         """Close its connection, by which the function's side learns of it, and tell the broker this."""
         if self._over:
             return
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
+        if self._connection is not None:
+            self._connection.abandon()
+        self._let_go()
         self._forget(word)
 
 

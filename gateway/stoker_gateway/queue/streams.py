@@ -10,6 +10,7 @@
 | `stoker-results` | `stoker.result.NAMESPACE.NAME.ID` | the answer of an ended call, for as long as was asked |
 | `stoker-keys` | `stoker.key.NAMESPACE.NAME.HASH` | the call that an `Idempotency-Key` is tied to |
 | `stoker-answers` | `stoker.answer.NAMESPACE.NAME.ID` | the answer of a synchronous call with such a key |
+| `OBJ_stoker-bodies` | `$O.stoker-bodies.…` | a piece of a large body, or what they are together (`bodies.py`) |
 
 "Discard new per subject" is what makes an outcome final: the server refuses a second one. It goes with "discard new"
 alone, by which a full stream refuses everything; so `trim` bounds the bytes, oldest first, and the server only the age.
@@ -22,7 +23,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stoker_gateway.queue.subjects import ANSWERS, ATTEMPTS, CALLBACKS, CALLS, DEAD, KEYS, OUTCOMES, RESULTS
+from stoker_gateway.queue.subjects import (
+    ANSWERS,
+    ATTEMPTS,
+    BODIES,
+    BUCKET,
+    CALLBACKS,
+    CALLS,
+    DEAD,
+    KEYS,
+    OUTCOMES,
+    RESULTS,
+)
 from stoker_sdk.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -44,6 +56,12 @@ STREAMS: Final[tuple[dict[str, Any], ...]] = (
     {"name": RESULTS, "subjects": ["stoker.result.*.*.*"], **_NEWEST},
     {"name": KEYS, "subjects": ["stoker.key.*.*.*"], "max_bytes": MAX_KEPT, "discard": "new", **_NEWEST},
     {"name": ANSWERS, "subjects": ["stoker.answer.*.*.*"], **_NEWEST},
+    {
+        "name": BODIES,
+        "subjects": [f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+    },
 )
 _COMMON: Final = {"storage": "file", "allow_direct": True, "num_replicas": 1, "duplicate_window": 120 * _SECOND}
 _NAME_IN_USE: Final = 10058
@@ -93,7 +111,7 @@ async def ensure_streams(client: Client) -> None:
 async def trim(client: Client) -> None:
     """Shorten what is kept of ended calls to its size. Raises `Unavailable`."""
     for name in (OUTCOMES, ATTEMPTS, DEAD, RESULTS, ANSWERS):
-        answer = await _request(client, f"STREAM.INFO.{name}", {})
+        answer = await ask_whole(client, f"STREAM.INFO.{name}", {})
         state = msgspec.json.decode(answer, type=_Info).state
         if state.bytes > MAX_KEPT:
             keep = int(state.messages * 0.9 * MAX_KEPT / state.bytes)
@@ -102,7 +120,7 @@ async def trim(client: Client) -> None:
 
 async def last_sequence(client: Client, stream: str) -> int:
     """The sequence of the newest message that a stream ever had. Raises `Unavailable`."""
-    info = msgspec.json.decode(await _request(client, f"STREAM.INFO.{stream}", {}), type=_Info)
+    info = msgspec.json.decode(await ask_whole(client, f"STREAM.INFO.{stream}", {}), type=_Info)
     if info.error is not None:
         raise Unavailable(f"the stream {stream} cannot be seen: {info.error.description}")
     return info.state.last_seq
@@ -110,7 +128,7 @@ async def last_sequence(client: Client, stream: str) -> int:
 
 async def acknowledged_up_to(client: Client, stream: str, consumer: str) -> int:
     """The sequence up to which a consumer has nothing left that is not acknowledged. Raises `Unavailable`."""
-    answer = await _request(client, f"CONSUMER.INFO.{stream}.{consumer}", {})
+    answer = await ask_whole(client, f"CONSUMER.INFO.{stream}.{consumer}", {})
     info = msgspec.json.decode(answer, type=_ConsumerInfo)
     if info.error is not None:
         raise Unavailable(f"the consumer {consumer} cannot be seen: {info.error.description}")
@@ -119,10 +137,11 @@ async def acknowledged_up_to(client: Client, stream: str, consumer: str) -> int:
 
 async def ask(client: Client, what: str, request: dict[str, Any]) -> _Error | None:
     """One request of the JetStream API; the error that it answers, or None. Raises `Unavailable` without an answer."""
-    return msgspec.json.decode(await _request(client, what, request), type=_Reply).error
+    return msgspec.json.decode(await ask_whole(client, what, request), type=_Reply).error
 
 
-async def _request(client: Client, what: str, request: dict[str, Any]) -> bytes:
+async def ask_whole(client: Client, what: str, request: dict[str, Any]) -> bytes:
+    """The whole answer to such a request. Raises `Unavailable`."""
     from nats.errors import Error
 
     try:

@@ -19,6 +19,8 @@ CALLBACKS: Final = "stoker-callbacks"
 KEYS: Final = "stoker-keys"
 ANSWERS: Final = "stoker-answers"
 RESULTS: Final = "stoker-results"
+BUCKET: Final = "stoker-bodies"
+BODIES: Final = f"OBJ_{BUCKET}"
 
 CANCEL: Final = "stoker.cancel"
 """Core NATS, to every worker: the call with this id is to stop."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from stoker_gateway.queue.callbacks import Callbacks
+    from stoker_gateway.queue.download import Download
 
 log = logging.getLogger("stoker.worker")
 
@@ -100,6 +101,8 @@ class Worker:
         self._turn = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._doubting: asyncio.Task[None] | None = None
+        self.downloads: set[Download] = set()
+        self._removals: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect, however long that takes, and begin."""
@@ -132,6 +135,8 @@ class Worker:
         for run in [run for lane in self.lanes.values() for run in lane.runs.values()]:
             run.abandon(b"-NAK")
         await self.publisher.drain(3.0)
+        if self._removals:
+            await asyncio.wait(self._removals, timeout=1.0)
         for task in self._tasks:
             task.cancel()
         self.publisher.close()
@@ -149,6 +154,20 @@ class Worker:
         """Calls of one function go to one proxy, which then knows all of them when it counts its concurrency."""
         sockets = self.settings.proxy_sockets
         return f"unix:{sockets[zlib.crc32(lane.key.encode()) % len(sockets)]}"
+
+    def remove_body(self, name: str) -> None:
+        """A large body's call is done. What fails is left to control."""
+        task = asyncio.get_running_loop().create_task(self._remove_body(name), name=f"remove {name}")
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _remove_body(self, name: str) -> None:
+        from stoker_gateway.queue.bodies import remove
+
+        try:
+            await remove(self.client, name)
+        except Unavailable as error:
+            log.debug("%s", error)
 
     def lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)
