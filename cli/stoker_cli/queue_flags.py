@@ -20,6 +20,7 @@ _OPTIONS = (
     click.option("--max-async-body", default="1Gi", show_default=True, help="The largest body, at most 1Gi."),
     click.option("--worker-lost-after", default="30s", show_default=True, help="Its calls go to others then."),
     click.option("--idempotency-window", default="24h", show_default=True, help="For so long a key runs once."),
+    click.option("--removed-after", default="5m", show_default=True, help="Calls of a removed function are dead then."),
     click.option("--callback-allow", multiple=True, metavar="HOST|NET", help="Callbacks go there and nowhere else."),
     click.option("--callback-deny", multiple=True, metavar="HOST|NET", help="Callbacks never go there."),
     click.option("--allow-private-callbacks", is_flag=True, help="Also to this machine and private networks."),

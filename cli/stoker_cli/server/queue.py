@@ -15,6 +15,8 @@ import msgspec
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.queue.broker import Broker, prepare_broker
+from stoker_gateway.queue.connection import tls_context
+from stoker_gateway.queue.credentials import read_credentials
 from stoker_gateway.queue.settings import BrokerSettings
 from stoker_gateway.queue.stored import MAX_BODY
 from stoker_sdk.data_dir import DataDir
@@ -34,6 +36,7 @@ class QueueOptions:
     max_body: int = MAX_BODY
     ack_wait: float = 30.0
     idempotency_window: float = 86400.0
+    removed_after: float = 300.0
     own: BrokerSettings | None = field(default=None, repr=False)
     callbacks: dict[str, Any] = field(default_factory=dict)
 
@@ -45,9 +48,11 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
     """Raises `BadUsage`."""
     try:
         callbacks = _callbacks(flags)
+        own = _own_broker(flags)
         size = int(parse_quantity(flags["max_async_body"], "--max-async-body"))
         ack_wait = parse_duration(flags["worker_lost_after"], "--worker-lost-after")
         window = check_keep(flags["idempotency_window"], "--idempotency-window")
+        removed_after = parse_duration(flags["removed_after"], "--removed-after")
     except BadInput as error:
         raise BadUsage(str(error)) from error
     if not 0 <= size <= MAX_BODY:
@@ -61,7 +66,8 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
         max_body=size,
         ack_wait=ack_wait,
         idempotency_window=window,
-        own=_own_broker(flags),
+        removed_after=removed_after,
+        own=own,
         callbacks=callbacks,
     )
 
@@ -96,7 +102,11 @@ def _own_broker(flags: Mapping[str, Any]) -> BrokerSettings | None:
     if flags["nats_user"] and not flags["nats_password_file"]:
         raise BadUsage("--nats-user needs --nats-password-file")
     paths = {name: str(Path(flags[f"nats_{name}"]).absolute()) for name in named if name != "user"}
-    return msgspec.convert({"url": url, "user": flags["nats_user"], **paths}, BrokerSettings)
+    settings = msgspec.convert({"url": url, "user": flags["nats_user"], **paths}, BrokerSettings)
+    read_credentials(settings)  # rather than have the log tell it for ever
+    if settings.ca:
+        tls_context(settings.ca)
+    return settings
 
 
 def prepare_queue(options: QueueOptions, data: DataDir, run: RunDir) -> Broker | None:
@@ -126,6 +136,7 @@ def worker_child(
         "proxy_sockets": [str(run.worker_socket(proxy)) for proxy in range(proxies)],
         "drain_seconds": drain,
         "ack_wait": options.ack_wait,
+        "removed_after": options.removed_after,
         "callbacks": options.callbacks,
     }
 
