@@ -132,7 +132,7 @@ class Platform:
         except BaseException:
             self.kill_everything()
             raise
-        authorization = "Basic " + _base64(f"admin:{self.data.password.read_text().strip()}")
+        authorization = self.authorization["Authorization"]
         self._client = ControlClient(HttpClient(self._addresses["http"], authorization, timeout=30))
         arguments = _command_line(self.pid("control"))
         self.run_folder = Path(json.loads(arguments[-1])["run_dir"])
@@ -261,6 +261,11 @@ class Platform:
     @property
     def https(self) -> tuple[str, int]:
         return _host_and_port(self.https_url)
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header for the control API."""
+        return {"Authorization": "Basic " + _base64(f"admin:{self.data.password.read_text().strip()}")}
 
     @property
     def client(self) -> ControlClient:

@@ -14,14 +14,13 @@ from stoker_cli.connection import connected
 from stoker_cli.options import FILE, Target, json_option, target_options
 from stoker_cli.output import print_json, print_table
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.errors import BadUsage, Conflict, NotFound, StokerError
+from stoker_sdk.errors import BadUsage, StokerError
 
 if TYPE_CHECKING:
     from stoker_sdk.client import ControlClient
-    from stoker_sdk.messages import CallStatus
+    from stoker_sdk.messages import CallbackStatus, CallStatus
 
 STATES = ("queued", "running", "retrying", "done", "dead", "cancelled")
-WAITING = ("queued", "retrying")
 PAGE = 1000
 """Calls that are asked for at once; as many as the gateway gives."""
 
@@ -164,27 +163,43 @@ def replay(
     changes = dict(map(read_header, headers))
     content = _content(body) if body else None
     with connected(target, surroundings) as client:
-        for id in ids or _dead(client, function, target.namespace):
+        for id in ids:
             new = client.replay_call(id, headers=changes, body=content)
             click.echo(f"{id}: queued as {new}")
+        if function:
+            _replay_all(client, function, target.namespace, changes, content)
 
 
 @calls.command("purge", cls=Command)
 @click.argument("function")
 @target_options
 @click.option("--running", is_flag=True, help="Those that run, too.")
+@click.option(
+    "--dead", is_flag=True, help="Forget dead calls and their requests instead; they cannot be replayed then."
+)
 @click.pass_obj
-def purge(surroundings: Surroundings, target: Target, function: str, running: bool) -> None:
-    """Cancel every async call of a function that waits for its first or next attempt.
+def purge(surroundings: Surroundings, target: Target, function: str, running: bool, dead: bool) -> None:
+    """Cancel every async call of a function that waits for its first or next attempt, as of now.
+
+    Each gets the outcome `cancelled`. What was cut short goes on when it is started again.
 
     \b
     stoker calls purge greet
     stoker calls purge greet --running -n staging
+    stoker calls purge greet --dead
     """
-    states = (*WAITING, "running") if running else WAITING
+    if running and dead:
+        raise BadUsage("--dead forgets calls that have ended, --running cancels: choose one")
+    states = ("dead",) if dead else ("queued", "running") if running else ("queued",)
+    what = "forgotten" if dead else "cancelled"
+    count = 0
     with connected(target, surroundings) as client:
-        count = sum(_cancel_all(client, function, target.namespace, state) for state in states)
-    click.echo(f"{function}: {count} calls cancelled")
+        for state in states:
+            for step in client.purge_calls(function, target.namespace, state):
+                count += step.calls
+                if step.after:
+                    click.echo(f"{function}: {count} calls {what} so far", err=True)
+    click.echo(f"{function}: {count} calls {what}")
 
 
 def status_lines(status: CallStatus) -> list[str]:
@@ -200,12 +215,24 @@ def status_lines(status: CallStatus) -> list[str]:
         ("Ended", status.ended_at),
         ("Replay of", status.replay_of),
         ("Result", f"kept until {status.result_until}" if status.result_until else ""),
+        ("Callback", _callback(status.callback) if status.callback else ""),
     ]
     lines = [f"{name + ':':<10} {_line(text)}" for name, text in fields if text]
     for attempt in status.attempts:
         outcome = attempt.reason or (f"status {attempt.status}" if attempt.status else "no answer")
-        lines.append(f"Attempt {attempt.number}: {attempt.started_at} to {attempt.ended_at}: {_line(outcome)}")
+        times = f"{attempt.started_at} to {attempt.ended_at}" if attempt.ended_at else attempt.started_at
+        lines.append(f"Attempt {attempt.number}: {times}: {_line(outcome)}")
     return [*lines, "Answer:", *map(_line, status.answer.splitlines())] if status.answer else lines
+
+
+def _callback(status: CallbackStatus) -> str:
+    """What became of it, on one line."""
+    answer = f", status {status.status}" if status.status else ""
+    why = f": {status.reason}" if status.reason else ""
+    if status.state == "waiting":
+        next = f", the next at {status.next_at}" if status.next_at else ""
+        return f"waiting, {status.attempts} attempts{next}{why}"
+    return f"{status.state} at {status.ended_at}, {status.attempts} attempts{answer}{why}"
 
 
 def _line(text: str) -> str:
@@ -233,22 +260,18 @@ def _first(found: Iterator[CallStatus], count: int) -> list[CallStatus]:
     return [status for _, status in zip(range(count), found, strict=False)]
 
 
-def _dead(client: ControlClient, function: str, namespace: str) -> list[str]:
-    """All at first: calls that die again while this runs are not for this run."""
+def _replay_all(
+    client: ControlClient, function: str, namespace: str, headers: dict[str, str], body: bytes | None
+) -> None:
+    """Those that are dead now: calls that die again meanwhile are not for this run."""
     client.function(function, namespace)
-    return [status.id for status in _pages(client, function, namespace, "dead")]
-
-
-def _cancel_all(client: ControlClient, function: str, namespace: str, state: str) -> int:
-    """How many were cancelled; those that end meanwhile are not."""
-    count = 0
-    for status in _pages(client, function, namespace, state):
-        try:
-            client.cancel_call(status.id)
-            count += 1
-        except (Conflict, NotFound):
-            continue
-    return count
+    skipped = 0
+    for step in client.replay_calls(function, namespace, headers=headers, body=body):
+        skipped += step.skipped
+        for old, new in step.replayed.items():
+            click.echo(f"{old}: queued as {new}")
+    if skipped:
+        raise StokerError(f"{skipped} calls can never be run and stay dead: `stoker calls list --state dead` has why")
 
 
 def _content(path: Path) -> bytes:

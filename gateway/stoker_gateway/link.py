@@ -1,4 +1,4 @@
-"""What control and a proxy say to each other over the local socket: one JSON object a line, each way.
+"""What control and a proxy (or worker) say to each other over the local socket: one JSON object a line, each way.
 
 Control numbers every change of the table and a proxy acknowledges the number, so that a replica is asked to drain only
 when no proxy will choose it any more.
@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from stoker_gateway.counters import FunctionCounters
+from stoker_gateway.queue.counters import CallCounters
 from stoker_gateway.routes import Route
 
 MAX_LINE: Final = 64 * 1024 * 1024
@@ -51,10 +52,15 @@ class Wake(msgspec.Struct, frozen=True, tag=True):
 
 
 class Counted(msgspec.Struct, frozen=True, tag=True):
-    """The counters since this proxy began. `question` is 0 when nobody asked."""
+    """The counters since this proxy or worker began. `question` is 0 when nobody asked.
+
+    `reconnects`: how often the connection to the broker came back, by the metric's name for who has it.
+    """
 
     question: int
     functions: list[FunctionCounters]
+    calls: list[CallCounters] = []
+    reconnects: dict[str, int] = {}
 
 
 ToProxy = Table | Change | Count

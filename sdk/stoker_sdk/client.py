@@ -20,6 +20,7 @@ from stoker_sdk.http_client import Answer, Body, HttpClient, raise_for_status
 from stoker_sdk.messages import (
     BuildLine,
     CallReplay,
+    CallsChanged,
     CallStatus,
     DeleteFunctionRequest,
     FunctionNamespace,
@@ -32,6 +33,7 @@ from stoker_sdk.names import DEFAULT_NAMESPACE
 
 T = TypeVar("T")
 _STATUS = "X-Stoker-Status"
+_STEP = "5000"
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,29 @@ class ControlClient:
         except NotFound as error:
             raise _no_call(id, error) from None
         return self._decode(answer, CallStatus).id
+
+    def purge_calls(self, function: str, namespace: str, state: str) -> Iterator[CallsChanged]:
+        """Cancel calls that are `queued` (for a retry, too) or `running`, or forget `dead` ones: step by step."""
+        query = {"function": function, "namespace": namespace, "state": state, "limit": _STEP}
+        return self._steps("DELETE", "/system/calls", query, None)
+
+    def replay_calls(
+        self, function: str, namespace: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Iterator[CallsChanged]:
+        """Queue all dead calls of a function once more, changed if wished: step by step."""
+        changes = msgspec.json.encode(CallReplay(dict(headers or {}), body))
+        query = {"function": function, "namespace": namespace, "limit": _STEP}
+        return self._steps("POST", "/system/calls/replay", query, changes)
+
+    def _steps(self, method: str, path: str, query: dict[str, str], body: bytes | None) -> Iterator[CallsChanged]:
+        after = ""
+        while True:
+            answer = self._http.call(method, path, query=query | {"after": after}, body=body)
+            step = self._decode(answer, CallsChanged)
+            yield step
+            if not step.after:
+                return
+            after = step.after
 
     def chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """The body of an invocation's answer as it comes."""

@@ -100,11 +100,30 @@ class GatewayInfo(msgspec.Struct, frozen=True):
 
 
 class CallAttempt(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
-    """One attempt of a stored call; `number` counts from 1. `status` is 0 when there was no answer."""
+    """One attempt of a stored call; `number` counts from 1. `status` is 0 when there was no answer.
+
+    `lost`: what ran it, proxy or worker, ended before an answer came; `ended_at` may then be empty.
+    """
 
     number: int
     started_at: str
     ended_at: str
+    status: int = 0
+    reason: str = ""
+    lost: bool = False
+
+
+class CallbackStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """What became of a callback. `state` is waiting, delivered or failed; times are RFC 3339.
+
+    `attempts` is how many there were, `status` and `reason` are the last one's. `next_at` is that of the next, while it
+    waits for one.
+    """
+
+    state: str
+    attempts: int = 0
+    next_at: str = ""
+    ended_at: str = ""
     status: int = 0
     reason: str = ""
 
@@ -114,7 +133,8 @@ class CallStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
 
     `status` is the function's last one, `reason` says why a call is dead, `answer` holds the first 4 KiB of a dead
     one's. `cursor` is what a listing goes on after. `replay_of` is the id of the call that this one repeats.
-    `result_until` is for how long its whole answer is kept, empty if it is not.
+    `result_until` is for how long its whole answer is kept, empty if it is not. `callback` is told of one call that has
+    ended, not in lists.
     """
 
     id: str
@@ -131,6 +151,19 @@ class CallStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
     cursor: str = ""
     replay_of: str = ""
     result_until: str = ""
+    callback: CallbackStatus | None = None
+
+
+class CallsChanged(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One step of what changes many calls: how many it has changed, and the `after` of the next step; empty: all done.
+
+    `skipped` were not replayed because they can never run; `replayed` are new ids by old ones.
+    """
+
+    calls: int
+    after: str = ""
+    skipped: int = 0
+    replayed: dict[str, str] = {}
 
 
 class CallReplay(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):

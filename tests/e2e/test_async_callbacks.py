@@ -14,6 +14,8 @@ from typing import NamedTuple
 import pytest
 from running_platform import Platform, wait_for
 
+from stoker_sdk.messages import CallbackStatus
+
 ANSWERS = """
 def handle(event, context):
     if event.path == '/fail':
@@ -84,11 +86,21 @@ def test_the_answer_is_posted_with_what_the_contract_says_and_signed(calling: Pl
     assert headers["x-stoker-signature"] == "sha256=" + hmac.new(b"hush", text, hashlib.sha256).hexdigest()
 
 
-def test_a_receiver_that_fails_first_gets_it_again(calling: Platform) -> None:
+def test_a_receiver_that_fails_first_gets_it_again_and_the_call_tells_of_it(calling: Platform) -> None:
     with caller(503, 500) as (url, got):
         id = send(calling, url)
+        waiting = wait_for(lambda: callback(calling, id, "waiting"), "the callback to wait")
+        assert waiting.next_at > waiting.ended_at and waiting.status in (503, 500)
+        assert waiting.reason == f"{url.removesuffix('/hook')} answered {waiting.status}"
         wait_for(lambda: len(got) == 3, "the third attempt")
+        end = wait_for(lambda: callback(calling, id, "delivered"), "the callback's end")
     assert {each.headers["x-call-id"] for each in got} == {id}
+    assert (end.attempts, end.status, end.reason, end.next_at) == (3, 204, "", "") and end.ended_at
+
+
+def callback(platform: Platform, id: str, state: str) -> CallbackStatus | None:
+    status = platform.client.call_status(id).callback
+    return status if status and status.state == state and (status.attempts or state != "waiting") else None
 
 
 def test_a_call_that_the_function_refuses_tells_its_caller_so(calling: Platform) -> None:
@@ -122,7 +134,11 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(own_platform
         id = send(own_platform, url)
         wait_for(lambda: own_platform.client.call_status(id).state == "done", "the call's end")
         wait_for(lambda: "--allow-private-callbacks" in own_platform.log, "the refusal in the log")
-    assert got == []
+        end = wait_for(lambda: callback(own_platform, id, "failed"), "the callback's end")
+    assert got == [] and end.attempts == 1 and "--allow-private-callbacks" in end.reason
+    plain = own_platform.call_later("answers").headers["x-call-id"]
+    wait_for(lambda: own_platform.client.call_status(plain).state == "done", "a call's end")
+    assert own_platform.client.call_status(plain).callback is None
 
 
 @pytest.mark.parametrize("url", ["no url", "ftp://example.org/", "http://user:word@example.org/", "http://"])

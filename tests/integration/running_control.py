@@ -28,7 +28,7 @@ from stoker_gateway.counters import MemoryCounters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.secrets import SecretStore
-from stoker_sdk.messages import CallStatus
+from stoker_sdk.messages import CallsChanged, CallStatus
 
 PASSWORD = "s3cret"
 REPOSITORY = Path(__file__).parents[2]
@@ -132,7 +132,10 @@ async def _stored_call(control: RunningControl, request: web.Request) -> web.Res
     id, _, part = request.path.removeprefix("/system/calls").strip("/").partition("/")
     control.invocations.append((request.method, request.path_qs, dict(request.headers), await request.read()))
     if not id:
-        return _page(control, request.query)
+        return _purged(control, request.query) if request.method == "DELETE" else _page(control, request.query)
+    if id == "replay":
+        step, after = _step(control, request.query, ("dead",))
+        return _json(CallsChanged(len(step), after, replayed={status.id: f"{status.id}-again" for status in step}))
     states = control.calls.get(id)
     if not states:
         return web.Response(status=404, text=f"no such call: {id!r}; it was never accepted")
@@ -162,6 +165,28 @@ def _page(control: RunningControl, query: Mapping[str, str]) -> web.Response:
     ]
     after = query.get("after", "")
     return _json([status for status in found if status.cursor > after][: min(3, int(query["limit"]))])
+
+
+def _purged(control: RunningControl, query: Mapping[str, str]) -> web.Response:
+    states = ("queued", "retrying") if query["state"] == "queued" else (query["state"],)
+    step, after = _step(control, query, states)
+    for status in step:
+        if status.state == "dead":
+            del control.calls[status.id]
+        else:
+            control.calls[status.id] = [msgspec.structs.replace(status, state="cancelled")]
+    return _json(CallsChanged(len(step), after))
+
+
+def _step(control: RunningControl, query: Mapping[str, str], states: tuple[str, ...]) -> tuple[list[CallStatus], str]:
+    """The next call, and where the step after it goes on."""
+    found = [
+        status
+        for (status, *_) in control.calls.values()
+        if (status.function, status.state in states) == (query["function"], True)
+        and status.cursor > query.get("after", "")
+    ]
+    return found[:1], found[0].cursor if found else ""
 
 
 def _json(value: object, status: int = 200) -> web.Response:

@@ -11,7 +11,7 @@ import pytest
 from running_control import PASSWORD, RunningControl, Shell, running_control, shell
 
 from stoker_sdk.function import FunctionSpec
-from stoker_sdk.messages import CallAttempt, CallStatus
+from stoker_sdk.messages import CallAttempt, CallbackStatus, CallStatus
 
 QUEUED = CallStatus("c0", "greet", "openfaas-fn", "queued", "2026-01-31T12:00:00.000Z", cursor="1")
 RUNNING = CallStatus("c1", "greet", "openfaas-fn", "running", "2026-01-31T12:00:01.000Z", cursor="2")
@@ -102,6 +102,31 @@ def test_show_tells_all_of_a_dead_call_and_lets_nothing_reach_the_terminal(stoke
     assert json.loads(stoker("calls", "show", "c3", "--json").out)["answer"] == DEAD.answer
 
 
+@pytest.mark.parametrize(
+    ("callback", "line"),
+    [
+        (CallbackStatus("waiting"), "waiting, 0 attempts"),
+        (
+            CallbackStatus("waiting", 2, "2026-01-31T12:00:07.000Z", status=503, reason="http://a answered 503"),
+            "waiting, 2 attempts, the next at 2026-01-31T12:00:07.000Z: http://a answered 503",
+        ),
+        (
+            CallbackStatus("delivered", 1, ended_at="2026-01-31T12:00:07.000Z", status=204),
+            "delivered at 2026-01-31T12:00:07.000Z, 1 attempts, status 204",
+        ),
+        (
+            CallbackStatus("failed", 8, ended_at="2026-01-31T12:00:07.000Z", reason="no\x1b[31m route"),
+            "failed at 2026-01-31T12:00:07.000Z, 8 attempts: no [31m route",
+        ),
+    ],
+)
+def test_show_tells_what_became_of_the_callback(
+    stoker: Shell, control: RunningControl, callback: CallbackStatus, line: str
+) -> None:
+    control.calls["c2"] = [changed(DONE, callback=callback)]
+    assert f"Callback:  {line}" in stoker("calls", "show", "c2").out.splitlines()
+
+
 def test_show_of_an_unknown_call_says_so(stoker: Shell) -> None:
     done = stoker("calls", "show", "nope")
     assert (done.code, done.err) == (1, "stoker: no such call: 'nope'; it was never accepted\n")
@@ -141,10 +166,14 @@ def test_replay_of_what_is_not_dead_or_not_named_is_refused(stoker: Shell) -> No
 
 def test_purge_cancels_what_waits_and_what_runs_only_when_asked(stoker: Shell, control: RunningControl) -> None:
     control.calls["c5"] = [changed(QUEUED, id="c5", state="retrying", cursor="5")]
-    assert stoker("calls", "purge", "greet").out == "greet: 2 calls cancelled\n"
+    done = stoker("calls", "purge", "greet")
+    assert (done.out, done.err.splitlines()[0]) == ("greet: 2 calls cancelled\n", "greet: 1 calls cancelled so far")
     assert control.calls["c1"] == [RUNNING]
     assert stoker("calls", "purge", "greet", "--running").out == "greet: 1 calls cancelled\n"
     assert control.calls["c2"] == [DONE] and control.calls["c3"] == [DEAD]
+    assert stoker("calls", "purge", "greet", "--dead").out == "greet: 1 calls forgotten\n"
+    assert "c3" not in control.calls
+    assert "choose one" in stoker("calls", "purge", "greet", "--dead", "--running").err
 
 
 def test_result_prints_the_answer_as_it_was(stoker: Shell, control: RunningControl) -> None:

@@ -22,11 +22,12 @@ from aiohttp import web
 
 from stoker_gateway.auth import BasicAuth, ensure_password
 from stoker_gateway.control.app import make_app, make_runner
+from stoker_gateway.control.call_metrics import CallMetrics
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
 from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.control.proxies import Proxies
-from stoker_gateway.control.schedules import running_schedules
+from stoker_gateway.control.schedules import make_scheduler, running
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
@@ -89,7 +90,9 @@ async def serve(settings: ControlSettings) -> None:
         await calls.start()
     app = make_app(config, provider, secrets, namespaces, proxies, calls)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
-    runners = [make_runner(app), make_runner(make_metrics_app(app))]
+    scheduler = make_scheduler(provider, namespaces, calls) if calls is not None else None
+    call_metrics = CallMetrics(proxies, calls, scheduler.missed) if calls and scheduler else None
+    runners = [make_runner(app), make_runner(make_metrics_app(app, call_metrics))]
     for runner in runners:
         await runner.setup()
     await _listen_privately(runners[0], run.control_socket)
@@ -97,7 +100,7 @@ async def serve(settings: ControlSettings) -> None:
     gc.collect()
     gc.freeze()
     say_ready(settings.ready_fd, msgspec.json.encode(Ready(metrics)))
-    async with running_schedules(provider, namespaces, calls):
+    async with running(scheduler):
         await stop.wait()
     for runner in runners:
         await runner.cleanup()

@@ -21,10 +21,15 @@ _STARTED = "gateway_function_invocation_started"
 _BOUNDS = [*(str(bound) for bound in BUCKETS[:7]), "1", "2.5", "5", "10", "+Inf"]
 
 
-def expose(totals: Iterable[FunctionCounters], statuses: Iterable[FunctionStatus], traffic: Traffic) -> bytes:
-    """The page of `/metrics`: calls and replicas by function, requests to the control API, this process."""
+def expose(
+    totals: Iterable[FunctionCounters],
+    statuses: Iterable[FunctionStatus],
+    traffic: Traffic,
+    more: Iterable[Metric] = (),
+) -> bytes:
+    """The page of `/metrics`: calls and replicas by function, requests to the control API, `more`, this process."""
     return _plain_text(
-        [*_calls(list(totals)), *_replicas(list(statuses)), *_requests(traffic), *PROCESS_COLLECTOR.collect()]
+        [*_calls(list(totals)), *_replicas(list(statuses)), *_requests(traffic), *more, *PROCESS_COLLECTOR.collect()]
     )
 
 
@@ -40,7 +45,7 @@ def _calls(totals: list[FunctionCounters]) -> Iterator[Metric]:
         inflight.add_metric((counted.key,), counted.inflight)
         for code, timings in sorted(counted.codes.items()):
             ended.add_metric((counted.key, str(code)), timings.count)
-            seconds.add_metric((counted.key, str(code)), _cumulative(timings), timings.seconds)
+            seconds.add_metric((counted.key, str(code)), cumulative(timings), timings.seconds)
     yield from (ended, started, inflight, seconds)
 
 
@@ -69,11 +74,12 @@ def _requests(traffic: Traffic) -> Iterator[Metric]:
     for kind, timings in traffic.kinds():
         labels = (kind.method, kind.path, str(kind.status))
         requests.add_metric(labels, timings.count)
-        seconds.add_metric(labels, _cumulative(timings), timings.seconds)
+        seconds.add_metric(labels, cumulative(timings), timings.seconds)
     yield from (requests, seconds)
 
 
-def _cumulative(timings: Timings) -> list[tuple[str, float]]:
+def cumulative(timings: Timings) -> list[tuple[str, float]]:
+    """By upper bound, as histograms want them."""
     below = 0
     summed: list[tuple[str, float]] = []
     for bound, count in zip(_BOUNDS, timings.buckets, strict=True):

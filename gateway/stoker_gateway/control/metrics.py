@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from aiohttp import web
 
 from stoker_gateway.control import middleware
+from stoker_gateway.control.call_metrics import CallMetrics
 from stoker_gateway.control.health import tell_health
 from stoker_gateway.control.keys import CONFIG, COUNTERS, NAMESPACES, PROVIDER, TRAFFIC
 from stoker_gateway.counters import FunctionCounters
@@ -17,12 +19,16 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CONTROL: web.AppKey[web.Application] = web.AppKey("control", web.Application)
+CALL_METRICS: web.AppKey[CallMetrics | None] = web.AppKey("call metrics")
 
 
-def make_metrics_app(control: web.Application) -> web.Application:
-    """The application for the metrics port; it shows what `control`, from `make_app`, knows and counts."""
+def make_metrics_app(control: web.Application, calls: CallMetrics | None = None) -> web.Application:
+    """The application for the metrics port; it shows what `control`, from `make_app`, knows and counts.
+
+    `calls` is None where async calls are off.
+    """
     app = web.Application(middlewares=[middleware.answer_errors])
-    app[CONTROL] = control
+    app[CONTROL], app[CALL_METRICS] = control, calls
     app.on_response_prepare.append(middleware.drop_server_name)
     app.add_routes(
         (
@@ -35,12 +41,15 @@ def make_metrics_app(control: web.Application) -> web.Application:
 
 async def show_metrics(request: web.Request) -> web.Response:
     # Imported when first asked for: a platform that nobody scrapes need not hold it.
+    from stoker_gateway.control.call_exposition import families
     from stoker_gateway.control.exposition import expose
 
     control = request.app[CONTROL]
     totals = await _totals(control)
     statuses = [status for name in control[NAMESPACES].names() for status in control[PROVIDER].list(name)]
-    body = expose(totals, statuses, control[TRAFFIC])
+    calls = request.app[CALL_METRICS]
+    more = families(await calls.figures(), time.time()) if calls else ()
+    body = expose(totals, statuses, control[TRAFFIC], more)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 

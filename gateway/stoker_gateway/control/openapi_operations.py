@@ -10,7 +10,9 @@ from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.messages import (
     AlertGroup,
     BuildLine,
+    CallbackStatus,
     CallReplay,
+    CallsChanged,
     CallStatus,
     DeleteFunctionRequest,
     FunctionNamespace,
@@ -33,9 +35,12 @@ STRUCTS: Final = (
     AlertGroup,
     BuildLine,
     CallStatus,
+    CallbackStatus,
     CallReplay,
+    CallsChanged,
 )
 
+PURGED_STATES: Final = ["queued", "running", "dead"]
 CALL_STATES: Final = ("queued", "running", "retrying", "done", "dead", "cancelled")
 
 _NAME = {"pattern": f"^{LABEL_PATTERN}$", "maxLength": MAX_NAME}
@@ -207,6 +212,13 @@ _NAMESPACES: Final = (
     ),
 )  # fmt: skip
 
+_OF_FUNCTION: Final = (
+    _query("function", "Of this function, which need not exist any more.", **_NAME),
+    _IN_NAMESPACE,
+    _query("after", "What the step before has answered; empty for the first step."),
+    _query("limit", "Calls of a step, at most 10000.", type="integer", minimum=1, maximum=10000),
+)
+
 _CALLS: Final = (
     Operation(
         "GET", "/system/calls", "listCalls", "Async calls: those that wait or run, then those that have ended.",
@@ -219,6 +231,20 @@ _CALLS: Final = (
             _query("limit", "Calls of a page, at most 1000.", type="integer", minimum=1, maximum=1000),
         ),
         errors=(400, 404, 503),
+    ),
+    Operation(
+        "DELETE", "/system/calls", "purgeCalls",
+        "One step of cancelling a function's queued or running calls, or of forgetting its dead ones.", "calls",
+        {200: ("How many were changed, and where the next step goes on.", CallsChanged)},
+        query=(
+            *_OF_FUNCTION, _query("state", "Which; `queued` has those that wait for a retry, too.", enum=PURGED_STATES)
+        ),
+        errors=(400, 404, 503),
+    ),
+    Operation(
+        "POST", "/system/calls/replay", "replayCalls", "One step of queueing all dead calls of a function once more.",
+        "calls", {200: ("The new ids by the old ones, and where the next step goes on.", CallsChanged)},
+        body=CallReplay, query=_OF_FUNCTION, errors=(404, 503),
     ),
     Operation(
         "GET", "/system/calls/{id}", "showCall", "One async call, by its `X-Call-Id`.", "calls",

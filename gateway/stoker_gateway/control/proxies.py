@@ -1,4 +1,4 @@
-"""Control's side of the proxies: sends them the route table, takes their wakes, sums their counters.
+"""Control's side of proxies and workers: sends them the route table, takes their wakes, sums their counters.
 
 The table's truth is here. A change counts as done when every connected proxy has acknowledged it, or has been given up
 as too slow: then no proxy will choose a replica that has left the table, and it may drain.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
-from itertools import count
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import chain, count
 from typing import Any
 
 from stoker_gateway.counters import FunctionCounters, add_up
@@ -26,6 +26,7 @@ from stoker_gateway.link import (
     decode_for_control,
     encode,
 )
+from stoker_gateway.queue.counters import CallCounters, add_up_calls
 from stoker_gateway.routes import Route
 from stoker_sdk.names import FunctionKey, key_from_route
 
@@ -41,7 +42,7 @@ class _Connection:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
         self.acknowledged = 0
-        self.counted: list[FunctionCounters] = []
+        self.counted = Counted(0, [])
         self.question = 0
 
     def send(self, message: ToProxy) -> None:
@@ -56,7 +57,7 @@ class Proxies:
         self._routes: dict[str, Route] = {}
         self._version = 0
         self._connections: set[_Connection] = set()
-        self._gone_counts: list[FunctionCounters] = []
+        self._gone = Counted(0, [])
         self._questions = count(1)
         self._progress = asyncio.Condition()
         self._wakes: set[asyncio.Task[None]] = set()
@@ -101,7 +102,18 @@ class Proxies:
                 )
         except TimeoutError:
             log.warning("a proxy did not send its counters within %g s", _COUNT_SECONDS)
-        return add_up([self._gone_counts, *(connection.counted for connection in self._connections)])
+        return add_up(counted.functions for counted in self._counted())
+
+    def calls(self) -> list[CallCounters]:
+        """Of async calls, what is known since `totals` last asked."""
+        return add_up_calls(counted.calls for counted in self._counted())
+
+    def reconnects(self) -> dict[str, int]:
+        """How often connections to the broker came back; as `calls`."""
+        return _sums(counted.reconnects for counted in self._counted())
+
+    def _counted(self) -> list[Counted]:
+        return [self._gone, *(connection.counted for connection in self._connections)]
 
     async def close(self) -> None:
         if self._server is not None:
@@ -122,7 +134,7 @@ class Proxies:
             log.warning("lost a proxy: %s", error)
         finally:
             self._connections.discard(connection)
-            self._gone_counts = add_up([self._gone_counts, _without_inflight(connection.counted)])
+            self._gone = _with_gone(self._gone, connection.counted)
             writer.close()
             async with self._progress:
                 self._progress.notify_all()
@@ -139,12 +151,25 @@ class Proxies:
         if isinstance(message, Ack):
             connection.acknowledged = message.version
         elif isinstance(message, Counted):
-            connection.counted = message.functions
+            connection.counted = message
             connection.question = max(connection.question, message.question)
         async with self._progress:
             self._progress.notify_all()
 
 
-def _without_inflight(counted: list[FunctionCounters]) -> list[FunctionCounters]:
-    """What a proxy that has ended leaves: its running calls ended with it."""
-    return [FunctionCounters(one.key, one.started, 0, one.codes, one.faults) for one in counted]
+def _with_gone(gone: Counted, last: Counted) -> Counted:
+    """The sum with what a proxy or worker leaves that has ended: its running calls ended with it."""
+    functions = add_up([gone.functions, last.functions])
+    calls = add_up_calls([gone.calls, last.calls])
+    for one in functions:
+        one.inflight = 0
+    for each in calls:
+        each.running = 0
+    return Counted(0, functions, calls, _sums([gone.reconnects, last.reconnects]))
+
+
+def _sums(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for name, number in chain.from_iterable(part.items() for part in parts):
+        sums[name] = sums.get(name, 0) + number
+    return sums

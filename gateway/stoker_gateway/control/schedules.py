@@ -14,20 +14,23 @@ from stoker_gateway.queue.tick_store import TickStore
 from stoker_sdk.function import FunctionStatus
 
 
-@asynccontextmanager
-async def running_schedules(
-    provider: Provider, namespaces: NamespaceStore, calls: StoredCalls | None
-) -> AsyncIterator[None]:
-    """Fires schedules as long as this is open; not where async calls are off."""
-    if calls is None:
-        yield
-        return
+def make_scheduler(provider: Provider, namespaces: NamespaceStore, calls: StoredCalls) -> Scheduler:
+    """The one for all functions of all namespaces."""
 
     def functions() -> Iterator[FunctionStatus]:
         return (status for name in namespaces.names() for status in provider.list(name))
 
     store = TickStore(lambda: calls.client)
-    task = asyncio.get_running_loop().create_task(Scheduler(functions, store, store).run(), name="schedules")
+    return Scheduler(functions, store, store)
+
+
+@asynccontextmanager
+async def running(scheduler: Scheduler | None) -> AsyncIterator[None]:
+    """Fires schedules as long as this is open; None: async calls are off."""
+    if scheduler is None:
+        yield
+        return
+    task = asyncio.get_running_loop().create_task(scheduler.run(), name="schedules")
     try:
         yield
     finally:

@@ -67,7 +67,7 @@ class ControlLink:
         self._writer: asyncio.StreamWriter | None = None
         self.proxy: Proxy | None = None
         self.loaded = asyncio.Event()
-        self._counted = 0
+        self._counted = (0, 0)
 
     def wake(self, key: str) -> None:
         if self._writer is not None:
@@ -88,9 +88,12 @@ class ControlLink:
 
     def send_counters(self) -> None:
         """Now and then unasked, so that a proxy which is killed takes little of what it counted along."""
-        if self._writer is not None and self.proxy is not None and self.proxy.counted != self._counted:
-            self._counted = self.proxy.counted
-            self._writer.write(encode(Counted(0, self.proxy.counters())))
+        proxy = self.proxy
+        if self._writer is not None and proxy is not None:
+            counted = (proxy.counted, proxy.enqueue.counting.version)
+            if counted != self._counted:
+                self._counted = counted
+                self._writer.write(encode(_counted(0, proxy)))
         asyncio.get_running_loop().call_later(_COUNTERS_SECONDS, self.send_counters)
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -102,7 +105,7 @@ class ControlLink:
         if proxy is None or writer is None:
             return
         if isinstance(message, Count):
-            writer.write(encode(Counted(message.question, proxy.counters())))
+            writer.write(encode(_counted(message.question, proxy)))
             return
         if isinstance(message, Table):
             proxy.replace_table(message.routes)
@@ -113,6 +116,11 @@ class ControlLink:
         else:
             proxy.put(message.route)
         writer.write(encode(Ack(message.version)))
+
+
+def _counted(question: int, proxy: Proxy) -> Counted:
+    enqueue = proxy.enqueue
+    return Counted(question, proxy.counters(), enqueue.counting.all(), {"gateway": enqueue.reconnects})
 
 
 async def serve(config: ProxyConfig) -> None:

@@ -19,6 +19,7 @@ from stoker_gateway.proxy.headers import error_block, request_head
 from stoker_gateway.proxy.uploads import Uploads
 from stoker_gateway.queue import keys
 from stoker_gateway.queue.callback_url import check_callback_url
+from stoker_gateway.queue.counters import CallCounting
 from stoker_gateway.queue.key_store import KeyStore, Tied
 from stoker_gateway.queue.keys import HEADER, KEPT, Claim, check_key, request_digest
 from stoker_gateway.queue.link import Link
@@ -91,6 +92,8 @@ class Enqueue:
         self.client: Client | None = None
         self.waiting = 0
         self.running: set[IdempotentCall] = set()
+        self.counting = CallCounting()
+        self._connections = 0
         self._link: Link | None = None
         self.uploads = Uploads(lambda: self.client)
         self._file = broker_file
@@ -143,6 +146,7 @@ class Enqueue:
             assert self._file is not None
             settings = read_settings(self._file)
             self._link = Link(settings, f"stoker {self._name}: calls")
+            self._link.back.append(self._connected)
             self.publisher = Publisher(self._link, deadline=DEADLINE)
             self._connecting = asyncio.get_running_loop().create_task(self._open(settings), name="broker")
 
@@ -153,6 +157,14 @@ class Enqueue:
             self.client = await connect(settings, f"stoker {self._name}")
         except (OSError, ValueError, StokerError) as error:
             log.error("no connection to the broker: %s", error)
+
+    def _connected(self) -> None:
+        self._connections += 1
+
+    @property
+    def reconnects(self) -> int:
+        """How often the link came back."""
+        return max(0, self._connections - 1)
 
     def ring(self, key: str, now: float) -> None:
         """Now and then tell the workers that this function has calls."""
@@ -223,6 +235,7 @@ class Enqueuing:
         self._subject = ""
         self._id = b""
         self._at = 0
+        self._begun = time.monotonic()
         self._callback = ""
         self._keep = 0.0
         self._tied: Tied | None = None
@@ -393,6 +406,8 @@ class Enqueuing:
     def _accept(self) -> None:
         stamp = b"X-Call-Id: %b\r\nX-Start-Time: %d\r\n" % (self._id, self._at)
         repeated = REPEATED if self._tied and not self._tied.mine else b""
+        if not repeated:
+            self._count(202)
         self._exchange.respond(202, stamp + repeated + self._proxy.date_line, b"")
 
     # With an `Idempotency-Key`
@@ -435,9 +450,13 @@ class Enqueuing:
         self.refuse(413, "client", "body-too-large", text)
 
     def refuse(self, status: int, side: str, code: str, reason: str) -> None:
+        self._count(status)
         block = error_block(self._proxy, side, code, b"", retry=status == 503)
         self._exchange.owner = IDLE
         self._exchange.respond(status, block, f"{reason}\n".encode())
+
+    def _count(self, status: int) -> None:
+        self._enqueue.counting.enqueued(self._key, status, time.monotonic() - self._begun)
 
     def _leave(self) -> None:
         if not self._gone:

@@ -54,7 +54,7 @@ class Proxy:
         self._control = Entry("the control API")
         self._control.update(Route("", math.inf, 0, [Target("control", control_address)]))
         self._control_wait = control_wait
-        self._enqueue = enqueue or Enqueue(None)
+        self.enqueue = enqueue or Enqueue(None)
         self._loop = asyncio.get_running_loop()
         self._tick()
 
@@ -66,7 +66,7 @@ class Proxy:
             entry = self._by_token.get(name)
             if entry is None:
                 self._refuse_unknown(exchange, name)
-            elif not (entry.idempotent and take_keyed(self._enqueue, self, exchange, entry, path)):
+            elif not (entry.idempotent and take_keyed(self.enqueue, self, exchange, entry, path)):
                 Call(self, exchange, entry, path).begin()
         elif target.startswith(_ASYNC_PREFIX):
             self._handle_async(exchange, target[16:])
@@ -83,7 +83,7 @@ class Proxy:
         if entry is None:
             self._refuse_unknown(exchange, name)
         else:
-            self._enqueue.begin(self, exchange, entry.key, rest[len(name) :])
+            self.enqueue.begin(self, exchange, entry.key, rest[len(name) :])
 
     def _refuse_unknown(self, exchange: Exchange, name: bytes) -> None:
         body = b"function %b is not deployed here; `stoker list` shows what is\n" % (name[:200] or b"with no name")
@@ -91,7 +91,7 @@ class Proxy:
 
     def largest_body(self, exchange: Exchange) -> int:
         """Bytes that its body may have. What a worker brings was accepted under the limit of async calls."""
-        return self.max_body if exchange.peer else max(self.max_body, self._enqueue.limit)
+        return self.max_body if exchange.peer else max(self.max_body, self.enqueue.limit)
 
     # The table
 

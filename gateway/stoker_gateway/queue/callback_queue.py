@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from stoker_gateway.queue.callback_request import Callback
-from stoker_gateway.queue.subjects import CALLBACKS
+from stoker_gateway.queue.counters import DELIVERED, FAILED
+from stoker_gateway.queue.subjects import CALLBACKS, key_and_id
+from stoker_sdk.messages import CallbackStatus
+from stoker_sdk.units import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +26,16 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-    from stoker_gateway.queue.callbacks import Callbacks
+    from stoker_gateway.queue.callbacks import Callbacks, Delivery, Tried
 
 log = logging.getLogger("stoker.callbacks")
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """Bytes of an answer that a callback carries; a longer one is cut, and its header `X-Stoker-Truncated` says so."""
 _MOST: Final = 500
+WAITING: Final = "waiting"
 _ALIVE_SECONDS: Final = 10.0
+_TELL_SECONDS: Final = 5.0
 _CONSUMER: Final = "callbacks"
 _FILTER: Final = "stoker.callback.*.*.*"
 
@@ -68,14 +74,24 @@ def decode(payload: bytes) -> Callback:
 class CallbackQueue:
     """Takes stored callbacks and delivers them, so many at a time. `secret` signs them, if there is one.
 
-    `make` is called when the first one comes: most platforms never see one, and its HTTP client takes 13 MB.
+    `ended` is told of each that is over: its function's key, and whether it was delivered.
+    `make` is called when the first one comes: most platforms never see one, and its HTTP client takes 13 MB. It also
+    gives what is to be called at the end.
     """
 
-    def __init__(self, client: Client, make: Callable[[], Callbacks], secret: bytes | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        make: Callable[[], tuple[Callbacks, Callable[[], None]]],
+        secret: bytes | None,
+        ended: Callable[[str, bool], None] = lambda key, delivered: None,
+    ) -> None:
         self._client = client
         self._make = make
         self._callbacks: Callbacks | None = None
+        self._close: Callable[[], None] = lambda: None
         self._secret = secret
+        self._ended = ended
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -92,6 +108,7 @@ class CallbackQueue:
                 task.cancel()
             if self._callbacks is not None:
                 await self._callbacks.close()
+            self._close()
 
     async def _take(self) -> None:
         from nats.js.api import ConsumerConfig
@@ -117,10 +134,17 @@ class CallbackQueue:
             await message.term()
             return
         if self._callbacks is None:
-            self._callbacks = self._make()
+            self._callbacks, self._close = self._make()
         alive = asyncio.get_running_loop().create_task(_say_alive(message))
+        subject = message.subject.replace("stoker.callback.", "stoker.delivery.", 1)
+
+        async def waits(attempt: int, tried: Tried, pause: float) -> None:
+            next_at = format_rfc3339(time.time_ns() + int(pause * 1e9))
+            status = CallbackStatus(WAITING, attempt, next_at, status=tried.status, reason=tried.reason)
+            await self._client.publish(subject, msgspec.json.encode(status))  # if it is lost, so is only what is told
+
         try:
-            delivery = await self._callbacks.deliver(callback, self._secret)
+            delivery = await self._callbacks.deliver(callback, self._secret, waits)
         except asyncio.CancelledError:
             await message.nak()
             raise
@@ -134,7 +158,22 @@ class CallbackQueue:
                 delivery.attempts,
                 delivery.reason,
             )
+        named = key_and_id(message.subject)
+        self._ended(str(named[0]) if named else callback.function, delivery.delivered)
+        await self._tell_end(subject, delivery)
         await message.ack()
+
+    async def _tell_end(self, subject: str, delivery: Delivery) -> None:
+        """Before the callback leaves the queue, so that there is always something to tell."""
+        from nats.errors import Error
+
+        now = format_rfc3339(time.time_ns())
+        state = DELIVERED if delivery.delivered else FAILED
+        status = CallbackStatus(state, delivery.attempts, "", now, delivery.status, delivery.reason)
+        try:
+            await self._client.request(subject, msgspec.json.encode(status), timeout=_TELL_SECONDS)
+        except (Error, TimeoutError) as error:
+            log.warning("what became of a callback is not stored (%s): %s", subject, error or "timeout")
 
 
 async def _fetch(pulls: object, number: int) -> list[Msg]:

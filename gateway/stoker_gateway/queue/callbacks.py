@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -139,8 +139,16 @@ class Callbacks:
         for client in {self._outside, *(each for clients in self._inside.values() for each in clients)}:
             await client.close()
 
-    async def deliver(self, callback: Callback, secret: bytes | None = None) -> Delivery:
-        """Try until it is delivered, refused, or its attempts or time are used up. Signed if there is a secret."""
+    async def deliver(
+        self,
+        callback: Callback,
+        secret: bytes | None = None,
+        waits: Callable[[int, Tried, float], Awaitable[None]] | None = None,
+    ) -> Delivery:
+        """Try until it is delivered, refused, or its attempts or time are used up. Signed if there is a secret.
+
+        `waits` is told of each attempt that is not the last: its number, how it ended, and the pause in seconds.
+        """
         begun = time.monotonic()
         attempt = 1
         while True:
@@ -148,6 +156,8 @@ class Callbacks:
             pause = pause_after(attempt, tried, self._times, self._rng)
             if pause is None or time.monotonic() + pause - begun > self._times.total:
                 return Delivery(not tried.reason, attempt, tried.status, tried.reason)
+            if waits is not None:
+                await waits(attempt, tried, pause)
             await asyncio.sleep(pause)
             attempt += 1
 

@@ -1,7 +1,8 @@
 """Stored calls as control shows and changes them. There is no index of ours: all is read from the streams when asked.
 
-A listing goes through the calls without an outcome first, then through the outcomes; `c:SEQUENCE` and `o:SEQUENCE` are
-its cursors. What runs now is asked of the workers, who are given a moment to answer.
+A listing goes through the calls without an outcome first (some that have one may still be in the queue), then through
+the outcomes; `c:SEQUENCE` and `o:SEQUENCE` are its cursors. What runs now is asked of the workers, who are given a
+moment to answer.
 """
 
 from __future__ import annotations
@@ -12,34 +13,32 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from stoker_gateway.queue import bodies, kept, outcomes
-from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue import bodies, kept, losses, outcomes
+from stoker_gateway.queue.callback_queue import WAITING
+from stoker_gateway.queue.connection import check_server, connect, server_info
+from stoker_gateway.queue.counters import CallCounting
+from stoker_gateway.queue.depths import Depths
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of, subjects_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
 from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
-from stoker_gateway.queue.replay import changed_request
+from stoker_gateway.queue.replay import replayed
 from stoker_gateway.queue.room import Mender
 from stoker_gateway.queue.settings import read_settings
-from stoker_gateway.queue.stored import (
-    VERSION,
-    VERSION_WITH_BODY,
-    BadCall,
-    BodyRef,
-    StoredCall,
-    decode,
-    encode,
-)
+from stoker_gateway.queue.stored import BadCall, BodyRef, decode
 from stoker_gateway.queue.streams import ask, ensure_streams, trim
 from stoker_gateway.queue.subjects import (
     ATTEMPTS,
+    CALLBACKS,
     CALLS,
     CANCEL,
     OUTCOMES,
@@ -49,6 +48,8 @@ from stoker_gateway.queue.subjects import (
     bell_subject,
     by_id,
     call_subject,
+    callback_subject,
+    delivery_subject,
     key_and_id,
     of_functions,
     outcome_subject,
@@ -56,8 +57,9 @@ from stoker_gateway.queue.subjects import (
 )
 from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
 from stoker_gateway.queue.upkeep import keep_up
+from stoker_gateway.queue.waiting import Waiting
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
-from stoker_sdk.messages import CallAttempt, CallReplay, CallStatus
+from stoker_sdk.messages import CallAttempt, CallbackStatus, CallReplay, CallStatus
 from stoker_sdk.names import FunctionKey, key_from_route
 from stoker_sdk.units import format_rfc3339
 
@@ -69,7 +71,8 @@ log = logging.getLogger("stoker.control")
 _START_SECONDS: Final = 5.0
 _RUNNING_SECONDS: Final = 0.1
 _PUBLISH_SECONDS: Final = 5.0
-_TRIM_SECONDS: Final = 30.0
+_FIRST_LOOK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 30.0
 _OPEN_STATES: Final = ("queued", "running", "retrying")
 _CURSOR: Final = re.compile(r"([co]):([0-9]{1,19})")
 
@@ -87,6 +90,10 @@ class StoredCalls:
     """Control's connection to the broker. It makes the streams, and again whenever the broker comes back."""
 
     def __init__(self, broker_file: Path, mender: Mender | None = None) -> None:
+        self.counting = CallCounting()
+        self.depths = Depths(lambda: self.client)
+        self.sweeps: dict[FunctionKey, Callable[[], Awaitable[bool]]] = {}
+        """What is left of cancelling many: to be called now and then until it is done."""
         self._file = broker_file
         self._mender = mender
         self._client: Client | None = None
@@ -112,20 +119,32 @@ class StoredCalls:
         except (OSError, ValueError, StokerError) as error:
             log.error("no connection to the broker: %s", error)
             return
+        told = ""
         while True:
             try:
+                check_server(server_info(client), settings)
                 await ensure_streams(client)
                 break
             except Unavailable as error:
-                log.warning("%s", error)
+                if str(error) != told:
+                    log.warning("no async calls yet: %s", told := str(error))
                 await asyncio.sleep(1)
         self._client, self._publisher = client, publisher
-        await asyncio.gather(self._keep_small(client), keep_up(client, self._mender))
+        await asyncio.gather(self._look_after(client), keep_up(client, self._mender))
 
-    async def _keep_small(self, client: Client) -> None:
+    async def _look_after(self, client: Client) -> None:
+        """Now and then: ring for what waits, which a worker may not have heard of, sweep, and shorten what is kept."""
+        waiting = Waiting(lambda: self.client)
+        pause = _FIRST_LOOK_SECONDS
         while True:
-            await asyncio.sleep(_TRIM_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LOOK_SECONDS)
             try:
+                for key in await waiting.functions():
+                    await client.publish(bell_subject(key))
+                for key, sweep in list(self.sweeps.items()):
+                    if await sweep():
+                        del self.sweeps[key]
                 await trim(client)
             except Unavailable as error:
                 log.debug("%s", error)
@@ -154,11 +173,25 @@ class StoredCalls:
         if found is None:
             waiting = await any_of(self.client, CALLS, by_id("call", id))
             if waiting is not None:
-                return await self._status_of_open(waiting, await self._running(id))
+                return await self._status_of_open(waiting, await self.running(id))
             found = await any_of(self.client, OUTCOMES, by_id("outcome", id))  # it may just have ended
         if found is None:
             raise NotFound(f"no such call: {id!r}; it was never accepted, or is forgotten after a week")
-        return _status_of_outcome(found)
+        return replace(_status_of_outcome(found), callback=await self._callback(found))
+
+    async def _callback(self, outcome: Found) -> CallbackStatus | None:
+        """What became of the callback of a call that has ended; None: it has none."""
+        named = key_and_id(outcome.subject)
+        if named is None:
+            return None
+        told = await last_of(self.client, ATTEMPTS, delivery_subject(*named))
+        try:
+            status = msgspec.json.decode(told.data, type=CallbackStatus) if told else CallbackStatus(WAITING)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            status = CallbackStatus(WAITING)
+        if status.state != WAITING or await last_of(self.client, CALLBACKS, callback_subject(*named)) is not None:
+            return status
+        return None
 
     async def cancel(self, id: str) -> None:
         """Its outcome is stored first, so whatever a worker may report later is refused. Raises also `Conflict`."""
@@ -170,9 +203,10 @@ class StoredCalls:
         key = named[0]
         now = format_rfc3339(time.time_ns())
         outcome = Outcome(id, str(key), CANCELLED, found.at, now, reason="cancelled")
-        result = await self._publish(outcome_subject(key, id), outcomes.encode(outcome), {STATE_HEADER: CANCELLED})
+        result = await self.publish(outcome_subject(key, id), outcomes.encode(outcome), {STATE_HEADER: CANCELLED})
         if result == EXISTS:
             raise Conflict(f"call {id} has ended already")
+        self.counting.ended(str(key), CANCELLED)
         error = await ask(self.client, f"STREAM.PURGE.{CALLS}", {"filter": call_subject(key, id)})
         if error is not None:
             raise Unavailable(f"call {id} is cancelled, but not removed from the queue: {error.description}")
@@ -190,20 +224,13 @@ class StoredCalls:
         if found is None:
             raise NotFound(f"the request of call {id} is not kept any more")
         try:
-            call, request = decode(found.data)
+            fresh, payload = replayed(found.data, id, new := uuid.uuid4().hex, changes)
         except BadCall as error:
             raise Conflict(f"call {id} can never be run: {error}") from error
-        new = uuid.uuid4().hex
-        body = call.body if changes.body is None else None
-        version = VERSION_WITH_BODY if body else VERSION
-        fresh = StoredCall(
-            version, new, call.key, time.time_ns(), call.callback, replay_of=id, keep=call.keep, body=body
-        )
-        key = key_from_route(call.key)
-        if body is not None:
-            await self._share(body, f"{key.namespace}.{key.name}.{new}")
-        payload = encode(fresh, changed_request(request, new, changes))
-        result = await self._publish(call_subject(key, new), payload)
+        key = key_from_route(fresh.key)
+        if fresh.body is not None:
+            await self.share(fresh.body, f"{key.namespace}.{key.name}.{new}")
+        result = await self.publish(call_subject(key, new), payload)
         if result != STORED:
             raise Unavailable(f"the broker refuses the call: {result}")
         await self.client.publish(bell_subject(key))
@@ -224,10 +251,10 @@ class StoredCalls:
         except BadAnswer as error:
             raise NotFound(f"what is kept of call {id} is not its answer: {error}") from error
 
-    async def _share(self, body: BodyRef, call: str) -> None:
+    async def share(self, body: BodyRef, call: str) -> None:
         """A large body is needed by this call too."""
         meta, headers = await bodies.shared_meta(self.client, body, call)
-        await self._publish(bodies.meta_subject(body.name), meta, headers)
+        await self.publish(bodies.meta_subject(body.name), meta, headers)
 
     # Many
 
@@ -243,7 +270,7 @@ class StoredCalls:
         return page
 
     async def _open_calls(self, wanted: CallFilter, sequence: int, limit: int) -> list[CallStatus]:
-        running = await self._running("")
+        running = await self.running("")
         filter = of_functions("call", wanted.namespace, wanted.function)
         page: list[CallStatus] = []
         while len(page) < limit:
@@ -298,11 +325,11 @@ class StoredCalls:
     async def _attempts(self, key: FunctionKey, id: str) -> list[CallAttempt]:
         found = await last_of(self.client, ATTEMPTS, attempt_subject(key, id))
         try:
-            return outcomes.decode_attempts(found.data) if found else []
+            return losses.closed(outcomes.decode_attempts(found.data)) if found else []
         except msgspec.MsgspecError:
             return []
 
-    async def _running(self, id: str) -> dict[str, Running]:
+    async def running(self, id: str) -> dict[str, Running]:
         """By id; what no worker has said within a moment counts as not running."""
         client = self.client
         inbox = client.new_inbox()
@@ -320,10 +347,13 @@ class StoredCalls:
             await answers.unsubscribe()
         return running
 
-    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> str:
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, stream: str = ""
+    ) -> str:
+        """`STORED` or `EXISTS`. Raises `Unavailable`. Many that name their stream are stored in batches."""
         publisher = self._publisher
         stored: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        if publisher is None or not publisher.publish(subject, payload, stored.set_result, headers):
+        if publisher is None or not publisher.publish(subject, payload, stored.set_result, headers, stream=stream):
             raise Unavailable("the broker does not answer: try again later")
         result = await asyncio.shield(stored)
         if result not in (STORED, EXISTS):

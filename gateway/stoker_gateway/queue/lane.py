@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from stoker_gateway.queue.kept import result_seconds
+from stoker_gateway.queue.outcomes import DEAD, Outcome
 from stoker_gateway.queue.policy import settings_of
 from stoker_gateway.queue.run import Run
 from stoker_gateway.queue.streams import ask
@@ -40,6 +41,7 @@ _ENDED: Final = (b"404", b"408")
 _LEFT: Final = re.compile(rb"\r\nNats-Pending-Messages: ([0-9]+)\r\n")
 _MOST_SETTLING: Final = 1000
 """Calls that have their answer and whose outcome is not stored yet: a function's replicas do not wait for that."""
+_TELL_SECONDS: Final = 10.0
 
 
 class Lane:
@@ -52,10 +54,12 @@ class Lane:
         self.retries = settings_of({})
         self.keep_result = 0.0  # seconds
         self.runs: dict[str, Run] = {}
+        self.doubtful = 0  # calls up to this sequence may have been cancelled, many at once
         self.sweep = Sweep(self.function)
         self._busy = 0  # slots that are taken
         self._number = number
         self._route: Route | None = None
+        self._gone_at = asyncio.get_running_loop().time()
         self._learned = _FIRST
         self._quickest = math.inf
         self._slowing = False
@@ -64,6 +68,8 @@ class Lane:
         self._heard_at = 0.0
         self._open = False
         self._opening: asyncio.Task[None] | None = None
+        self._told_at = -math.inf
+        self._untold = 0
 
     def __repr__(self) -> str:
         return f"<Lane {self.key} running={self._busy} of {self.slots}, settling={len(self.runs) - self._busy}>"
@@ -76,8 +82,22 @@ class Lane:
             return int(self._learned)
         return max(1, math.ceil(route.concurrency * max(1, len(route.targets)) / self.worker.settings.workers))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its function was removed, and has not come back for so long that its calls are dead."""
+        return self._route is None and not self._waits_for_function
+
+    @property
+    def _waits_for_function(self) -> bool:
+        gone_for = asyncio.get_running_loop().time() - self._gone_at
+        return self._route is None and gone_for < self.worker.settings.removed_after
+
     def update(self, route: Route | None) -> None:
+        if route is None and self._route is not None:
+            self._gone_at = asyncio.get_running_loop().time()
         self._route = route
+        if self._waits_for_function:
+            asyncio.get_running_loop().call_later(self.worker.settings.removed_after + 0.1, self.pull)
         annotations = route.annotations if route else {}
         self.retries = settings_of(annotations)
         self.keep_result = result_seconds(annotations)
@@ -128,7 +148,7 @@ class Lane:
 
     def pull(self) -> None:
         """Ask for as many calls as there are free slots, when these are worth a request."""
-        if not self._open or self.worker.stopping:
+        if not self._open or self.worker.stopping or self._waits_for_function:
             return
         free = self.slots - self._busy - self._asked
         if len(self.runs) - self._busy > _MOST_SETTLING:
@@ -148,6 +168,8 @@ class Lane:
         self._asked = max(0, self._asked - 1)
         if self.worker.stopping:
             self.worker.publisher.tell(reply, b"-NAK")
+        elif self._waits_for_function and id not in self.runs:  # an answer to a pull from before
+            self.worker.publisher.tell(reply, b'-NAK {"delay": 5000000000}')
         elif (run := self.runs.get(id)) is not None:
             run.delivered_again(reply)
         else:
@@ -179,6 +201,18 @@ class Lane:
     def ended(self, run: Run) -> None:
         self.runs.pop(run.id, None)
         self.pull()
+
+    def ended_as(self, outcome: Outcome) -> None:
+        """Count it, and tell of dead ones: the first at once, then how many more there are."""
+        self.worker.counting.ended(self.key, outcome.state)
+        if outcome.state != DEAD:
+            return
+        self._untold += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= _TELL_SECONDS:
+            more = f" ({self._untold - 1} more since the last such line)" if self._untold > 1 else ""
+            log.warning("call %s of %s is dead: %s%s", outcome.id, self.key, outcome.reason, more)
+            self._told_at, self._untold = now, 0
 
     def learn(self, seconds: float, *, too_many: bool) -> None:
         """An answer has come. Growth ends when more calls at a time only make each slower."""

@@ -46,13 +46,22 @@ async def any_of(client: Client, stream: str, filter: str) -> Found | None:
     return found[0] if found else None
 
 
+async def all_of(client: Client, stream: str, subjects: list[str]) -> list[Found]:
+    """The newest of each of these subjects that has a message. Raises `Unavailable`."""
+    found: list[Found] = []
+    for start in range(0, len(subjects), _MOST_SUBJECTS):
+        found += await _gather(client, stream, {"multi_last": subjects[start : start + _MOST_SUBJECTS]})
+    return found
+
+
 async def subjects_of(client: Client, stream: str, subjects: list[str]) -> set[str]:
     """Those that have a message. Raises `Unavailable`."""
-    there: set[str] = set()
-    for start in range(0, len(subjects), _MOST_SUBJECTS):
-        some = subjects[start : start + _MOST_SUBJECTS]
-        there.update(found.subject for found in await _gather(client, stream, {"multi_last": some}))
-    return there
+    return {found.subject for found in await all_of(client, stream, subjects)}
+
+
+async def at_sequence(client: Client, stream: str, sequence: int) -> Found | None:
+    """The message of this sequence, if it is still there. Raises `Unavailable`."""
+    return await _first(client, stream, {"seq": sequence})
 
 
 async def page_of(

@@ -113,8 +113,8 @@ def decide(
     """
     if _nothing_ran(outcome, stoker_error):
         return Wait(_wait(waits, retry_after, rng))
-    if outcome == 404 and fault_code(stoker_error) == GONE:
-        return Dead("the function does not exist: deploy it and replay the call")
+    if is_gone(outcome, stoker_error):
+        return Dead("the function was removed: deploy it and replay the call")
     if not _is_retried(outcome, settings):
         return Dead("the function gave no answer") if outcome == "error" else Done(outcome)
     if attempt >= settings.attempts:
@@ -122,6 +122,11 @@ def decide(
     if retry_after is not None and outcome in _RETRY_AFTER_STATUSES:
         return Retry(min(max(retry_after, settings.first), max(settings.most, LONGEST_RETRY_AFTER)))
     return Retry(pause(attempt, settings, rng))
+
+
+def is_gone(outcome: Outcome, stoker_error: str) -> bool:
+    """Whether there is no such function."""
+    return outcome == 404 and fault_code(stoker_error) == GONE
 
 
 def cap(attempt: int, settings: RetrySettings) -> float:

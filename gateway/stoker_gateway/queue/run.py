@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue import callback_queue, kept, outcomes
+from stoker_gateway.queue import callback_queue, kept, losses, outcomes
 from stoker_gateway.queue.callback_queue import MAX_BODY
 from stoker_gateway.queue.callback_request import Callback
 from stoker_gateway.queue.download import MOST_DOWNLOADS, BrokenBody, Download
 from stoker_gateway.queue.kept import MAX_RESULT, KeptAnswer
 from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
-from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, retry_after_seconds
+from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, is_gone, retry_after_seconds
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, Told
 from stoker_gateway.queue.stored import BadCall, StoredCall, decode, method_of
 from stoker_gateway.queue.subjects import (
@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stoker.worker")
 
+HAND_BACK: Final = b"-NAK"
+"""The word by which a worker that stops gives its calls to others."""
 _AGAIN: Final = 1.0
+_MOST_SURPRISES: Final = 5
+"""Times that a function which is there may be said to be gone; it can say so itself."""
 _RESENT: Final = f"\r\n{RESENT}: ".encode()
 _random = random.Random()
 
@@ -76,6 +80,7 @@ class Run:
         self._fields: list[Field] = []
         self._seconds = 0.0
         self._attempts: list[CallAttempt] = []
+        self._noted = False
         self._over = False
         self._slot = True
         self._done_with = ""
@@ -88,6 +93,8 @@ class Run:
 
     def begin(self) -> None:
         worker = self.lane.worker
+        if self._deliveries > 1:
+            worker.counting.of(self.lane.key).redelivered += 1
         if self.id in worker.cancelled:
             self._forget(b"+TERM")
             return
@@ -98,7 +105,7 @@ class Run:
         except BadCall as error:
             self._end(Dead(f"the message cannot be run: {error}"))
             return
-        if self._deliveries > 1 or self._resent or self._sequence <= worker.doubtful:
+        if self._deliveries > 1 or self._resent or self._sequence <= max(worker.doubtful, self.lane.doubtful):
             self._task = asyncio.get_running_loop().create_task(self._look_back(), name=f"call {self.id}")
         else:
             self._send()
@@ -111,13 +118,34 @@ class Run:
                 self._forget(b"+ACK")
                 return
             found = await last_of(client, ATTEMPTS, attempt_subject(function, self.id))
-            self._attempts = outcomes.decode_attempts(found.data) if found else []
+            self._attempts = losses.closed(outcomes.decode_attempts(found.data)) if found else []
         except (Unavailable, ValueError) as error:
             log.warning("call %s of %s waits: %s", self.id, self.lane.key, error)
             self._put_back(_AGAIN)
             return
         if not self._over:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        lost = losses.count(self._attempts)
+        if lost >= losses.MOST_LOST:
+            self._end(losses.after(self._attempts))
+        elif lost >= losses.SUSPECT and not self.lane.worker.quarantine.enter(self.id, time.monotonic()):
+            self._put_back(_random.uniform(1, 5))
+        elif losses.is_noted(self._deliveries, self._attempts):
+            self._noted = True
+            noted = outcomes.encode(losses.begun(self._attempts, _now()))
+            self._store(attempt_subject(self.lane.function, self.id), noted, self._send_noted)
+        else:
             self._send()
+
+    def _send_noted(self, result: str) -> None:
+        if self._over:
+            return
+        if result == STORED:
+            self._send()
+        else:
+            self._put_back(_AGAIN)
 
     def _send(self) -> None:
         if self._call and self._call.body and len(self.lane.worker.downloads) >= MOST_DOWNLOADS:
@@ -210,22 +238,38 @@ class Run:
         if self._over:
             return
         if not answered:
-            self._put_back(_AGAIN)  # the proxy ended, which is no fault of the function's
+            self._lose()
         else:
             self._error = self._error or reason
             self._judge(broken=True)
 
+    def _lose(self) -> None:
+        """The proxy ended. That is no fault of the function's, unless it happens again and again."""
+        self._attempts = [
+            *self._attempts,
+            CallAttempt(len(self._attempts) + 1, self.started, _now(), reason=losses.REASON, lost=True),
+        ]
+        self.started = ""
+        self.lane.worker.counting.attempted(self.lane.key, 0, time.monotonic() - self._begun)
+        self._end(losses.after(self._attempts))
+
     def _judge(self, *, broken: bool = False) -> None:
         seconds = self._seconds = time.monotonic() - self._begun
+        waits = max(0, self._deliveries - 1 - len(self._attempts))
+        if not broken and is_gone(self._status, self._error) and not self.lane.is_gone and waits < _MOST_SURPRISES:
+            self._put_back(_AGAIN)  # the proxy has heard of the removal before us
+            return
         decision = decide(
-            len(self._attempts) + 1,
+            len(self._attempts) - losses.count(self._attempts) + 1,
             "error" if broken else self._status,
             self._retry_after,
             self.lane.retries,
             _random,
             stoker_error="" if broken else self._error,
-            waits=max(0, self._deliveries - 1 - len(self._attempts)),
+            waits=waits,
         )
+        if not isinstance(decision, Wait):
+            self.lane.worker.counting.attempted(self.lane.key, 0 if broken else self._status, seconds)
         self.lane.learn(seconds, too_many=isinstance(decision, Wait))
         self._end(decision)
 
@@ -319,7 +363,13 @@ class Run:
         if outcome.state == outcomes.DONE and self._call and self._call.body and not self._call.replay_of:
             self._done_with = self._call.body.name  # a replay's belongs to the dead call
         state = {outcomes.STATE_HEADER: outcome.state}
-        self._store(subject, outcomes.encode(outcome), self._settled, state, stream=OUTCOMES)
+
+        def stored(result: str) -> None:
+            if result == STORED:
+                self.lane.ended_as(outcome)
+            self._settled(result)
+
+        self._store(subject, outcomes.encode(outcome), stored, state, stream=OUTCOMES)
 
     def _settled(self, result: str) -> None:
         if result not in (STORED, EXISTS):
@@ -339,11 +389,17 @@ class Run:
 
     def _put_back(self, delay: float) -> None:
         """Nothing has run: deliver it again, later."""
-        if not self._over:
+        if self._over:
+            return
+        if self._noted:  # that it begins, which it has not
+            self._over = True
+            self._keep_attempts(delay)
+        else:
             self._forget(b'-NAK {"delay": %d}' % int(delay * 1e9))
 
     def _forget(self, word: bytes) -> None:
         self._over = True
+        self.lane.worker.quarantine.leave(self.id)
         self._leave_slot()
         self.lane.worker.publisher.tell(self._reply, word)
         if word == b"+ACK":
@@ -371,7 +427,10 @@ class Run:
         if self._connection is not None:
             self._connection.abandon()
         self._let_go()
-        self._forget(word)
+        if self._noted and word == HAND_BACK:
+            self._put_back(0)
+        else:
+            self._forget(word)
 
 
 def _delivery(reply: bytes) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@
 | `stoker-calls` | `stoker.call.NAMESPACE.NAME.ID` | a call without an outcome, or with one for a moment (`sweep.py`) |
 | `stoker-outcomes` | `stoker.outcome.NAMESPACE.NAME.ID` | how a call ended, once for each call |
 | `stoker-attempts` | `stoker.attempt.NAMESPACE.NAME.ID` | the failed attempts of a call so far; the newest replaces |
+| the same | `stoker.delivery.NAMESPACE.NAME.ID` | what became of its callback so far; the newest replaces |
 | `stoker-dead` | `stoker.dead.NAMESPACE.NAME.ID` | the request of a call that ended dead, for a replay |
 | `stoker-callbacks` | `stoker.callback.NAMESPACE.NAME.ID` | an answer that is still to be posted (work queue) |
 | `stoker-results` | `stoker.result.NAMESPACE.NAME.ID` | the answer of an ended call, for as long as was asked |
@@ -50,7 +51,12 @@ _NEWEST: Final = {"max_msgs_per_subject": 1, "allow_msg_ttl": True}
 STREAMS: Final[tuple[dict[str, Any], ...]] = (
     {"name": CALLS, "subjects": ["stoker.call.*.*.*"], "allow_atomic": True, **_ONCE},
     {"name": OUTCOMES, "subjects": ["stoker.outcome.*.*.*"], "max_age": 7 * _DAY, "allow_atomic": True, **_ONCE},
-    {"name": ATTEMPTS, "subjects": ["stoker.attempt.*.*.*"], "max_age": 7 * _DAY, "max_msgs_per_subject": 1},
+    {
+        "name": ATTEMPTS,
+        "subjects": ["stoker.attempt.*.*.*", "stoker.delivery.*.*.*"],
+        "max_age": 7 * _DAY,
+        "max_msgs_per_subject": 1,
+    },
     {"name": DEAD, "subjects": ["stoker.dead.*.*.*"], "max_age": 7 * _DAY, **_ONCE},
     {"name": CALLBACKS, "subjects": ["stoker.callback.*.*.*"], "retention": "workqueue", **_ONCE},
     {"name": RESULTS, "subjects": ["stoker.result.*.*.*"], **_NEWEST},
@@ -135,17 +141,17 @@ async def acknowledged_up_to(client: Client, stream: str, consumer: str) -> int:
     return info.ack_floor.stream_seq
 
 
-async def ask(client: Client, what: str, request: dict[str, Any]) -> _Error | None:
+async def ask(client: Client, what: str, body: dict[str, Any]) -> _Error | None:
     """One request of the JetStream API; the error that it answers, or None. Raises `Unavailable` without an answer."""
-    return msgspec.json.decode(await ask_whole(client, what, request), type=_Reply).error
+    return msgspec.json.decode(await ask_whole(client, what, body), type=_Reply).error
 
 
-async def ask_whole(client: Client, what: str, request: dict[str, Any]) -> bytes:
+async def ask_whole(client: Client, what: str, body: dict[str, Any]) -> bytes:
     """The whole answer to such a request. Raises `Unavailable`."""
     from nats.errors import Error
 
     try:
-        answer = await client.request(f"$JS.API.{what}", msgspec.json.encode(request), timeout=5)
+        answer = await client.request(f"$JS.API.{what}", msgspec.json.encode(body), timeout=5)
     except (Error, TimeoutError) as error:
         raise Unavailable(f"the broker does not answer ({what}): {error or 'timeout'}") from error
     return answer.data

@@ -27,6 +27,7 @@ CANCEL: Final = "stoker.cancel"
 RUNNING: Final = "stoker.running"
 """Core NATS, asked of every worker: what do you run."""
 BELLS: Final = "stoker.bell.*.*"
+DOUBTS: Final = "stoker.doubt.*.*"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -73,9 +74,19 @@ def result_subject(key: FunctionKey, id: str) -> str:
     return f"stoker.result.{key.namespace}.{key.name}.{id}"
 
 
+def delivery_subject(key: FunctionKey, id: str) -> str:
+    """What became of that callback so far."""
+    return f"stoker.delivery.{key.namespace}.{key.name}.{id}"
+
+
 def bell_subject(key: FunctionKey) -> str:
     """Core NATS: there are calls for this function, if a worker does not serve it yet."""
     return f"stoker.bell.{key.namespace}.{key.name}"
+
+
+def doubt_subject(key: FunctionKey) -> str:
+    """Core NATS, to every worker: this function's calls up to the sequence in the message may have ended."""
+    return f"stoker.doubt.{key.namespace}.{key.name}"
 
 
 def by_id(kind: str, id: str) -> str:
@@ -99,3 +110,9 @@ def key_and_id(subject: str) -> tuple[FunctionKey, str] | None:
 def consumer_name(key: FunctionKey) -> str:
     """Names of consumers have no dots. Neither part of a key has an underscore, so no two keys share a name."""
     return f"{key.namespace}_{key.name}"
+
+
+def key_of_consumer(name: str) -> FunctionKey | None:
+    """Whose consumer it is; None for a foreign one."""
+    namespace, found, rest = name.partition("_")
+    return FunctionKey(namespace, rest) if found and namespace and rest and "_" not in rest else None

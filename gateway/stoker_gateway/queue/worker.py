@@ -28,14 +28,17 @@ from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, e
 from stoker_gateway.queue import outcomes
 from stoker_gateway.queue.callback_queue import CallbackQueue
 from stoker_gateway.queue.connection import connect
+from stoker_gateway.queue.counters import DELIVERED, FAILED, CallCounting
 from stoker_gateway.queue.lane import Lane
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.lookup import first_of
+from stoker_gateway.queue.losses import Quarantine
 from stoker_gateway.queue.outcomes import Running
 from stoker_gateway.queue.publisher import Publisher
+from stoker_gateway.queue.run import HAND_BACK
 from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.streams import last_sequence
-from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, RUNNING, key_and_id, of_functions
+from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, DOUBTS, RUNNING, key_and_id, of_functions
 from stoker_gateway.routes import Route
 from stoker_sdk.errors import StokerError, Unavailable
 from stoker_sdk.names import key_from_route
@@ -43,6 +46,8 @@ from stoker_sdk.processes import die_with_parent, say_ready
 from stoker_wire.client import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats.aio.client import Client
 
     from stoker_gateway.queue.callbacks import Callbacks
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("stoker.worker")
 
 _MAX_CANCELLED: Final = 10_000
+_COUNTERS_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 0.5
 
 
@@ -64,7 +70,10 @@ class CallbackSettings(msgspec.Struct, frozen=True):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """What the supervisor tells a worker. Times are in seconds; `workers` share the slots of this machine."""
+    """What the supervisor tells a worker. Times are in seconds; `workers` share the slots of this machine.
+
+    `removed_after`: calls of a function that was removed wait so long for it to come back, and are dead then.
+    """
 
     number: int
     workers: int
@@ -74,6 +83,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     drain_seconds: float
     ready_fd: int
     ack_wait: float = 30.0
+    removed_after: float = 300.0
     callbacks: CallbackSettings = CallbackSettings()
 
 
@@ -88,6 +98,10 @@ class Worker:
         self.pool = Pool()
         self.lanes: dict[str, Lane] = {}
         self.cancelled: OrderedDict[str, None] = OrderedDict()
+        self.quarantine = Quarantine()
+        self.counting = CallCounting()
+        self._connections = 0
+        self._control: asyncio.StreamWriter | None = None
         self.stopping = False
         # Calls up to this sequence may have run before: a broker that was killed may have forgotten how often it has
         # delivered them, and that they were acknowledged. They are looked up first; later ones are new.
@@ -110,6 +124,7 @@ class Worker:
         for subject, heard in (
             (f"{self.inbox}.>", self._heard),
             (BELLS, self._bell),
+            (DOUBTS, self._doubt_function),
             (CANCEL, self._cancel),
             (RUNNING, self._tell_running),
         ):
@@ -124,6 +139,7 @@ class Worker:
             loop.create_task(self._sweep(), name="sweep"),
             loop.create_task(self._say_that_we_run(), name="in progress"),
             loop.create_task(self._deliver_callbacks(), name="callbacks"),
+            loop.create_task(self._send_counters(), name="counters"),
         ]
 
     async def stop(self) -> None:
@@ -133,7 +149,7 @@ class Worker:
         while any(lane.runs for lane in self.lanes.values()) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
         for run in [run for lane in self.lanes.values() for run in lane.runs.values()]:
-            run.abandon(b"-NAK")
+            run.abandon(HAND_BACK)
         await self.publisher.drain(3.0)
         if self._removals:
             await asyncio.wait(self._removals, timeout=1.0)
@@ -146,7 +162,10 @@ class Worker:
 
     async def _deliver_callbacks(self) -> None:
         secret = _read_secret(self.settings.callbacks.secret_file)
-        await CallbackQueue(self.client, lambda: _make_callbacks(self.settings), secret).run()
+        await CallbackQueue(self.client, lambda: _make_callbacks(self.settings), secret, self._called_back).run()
+
+    def _called_back(self, key: str, delivered: bool) -> None:
+        self.counting.called_back(key, DELIVERED if delivered else FAILED)
 
     # What lanes use
 
@@ -195,6 +214,12 @@ class Worker:
         _, _, namespace, name = subject.decode("utf-8", "replace").split(".")
         self.lane(f"{name}.{namespace}")
 
+    def _doubt_function(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        _, _, namespace, name = subject.decode("utf-8", "replace").split(".")
+        if payload.isdigit():
+            lane = self.lane(f"{name}.{namespace}")
+            lane.doubtful = max(lane.doubtful, int(payload))
+
     def _cancel(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         id = payload.decode("ascii", "replace")
         self.cancelled[id] = None
@@ -216,6 +241,7 @@ class Worker:
         self.publisher.tell(reply, outcomes.encode(running))
 
     def _reconnected(self) -> None:
+        self._connections += 1
         self._doubt()
         for lane in self.lanes.values():
             for run in lane.runs.values():
@@ -278,12 +304,28 @@ class Worker:
         while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(self.settings.table_socket, limit=MAX_LINK_LINE)
+                self._control = writer
                 while line := await reader.readline():
                     self._take(decode_for_proxy(line), writer)
                 writer.close()
             except (OSError, asyncio.IncompleteReadError, ValueError) as error:
                 log.debug("table link: %s", error)
+            self._control = None
             await asyncio.sleep(0.1)
+
+    async def _send_counters(self) -> None:
+        """Now and then unasked, so that a worker which is killed takes little of what it counted along."""
+        sent = 0
+        while True:
+            await asyncio.sleep(_COUNTERS_SECONDS)
+            if self._control is not None and sent != self.counting.version:
+                sent = self.counting.version
+                self._control.write(encode(self._counted(0)))
+
+    def _counted(self, question: int) -> Counted:
+        for lane in self.lanes.values():
+            self.counting.running(lane.key, sum(1 for run in lane.runs.values() if run.started))
+        return Counted(question, [], self.counting.all(), {"queue_worker": max(0, self._connections - 1)})
 
     def _take(self, message: Any, writer: asyncio.StreamWriter) -> None:
         if isinstance(message, Table):
@@ -297,7 +339,7 @@ class Worker:
             self._put(message.key, message.route)
             writer.write(encode(Ack(message.version)))
         else:
-            writer.write(encode(Counted(message.question, [])))
+            writer.write(encode(self._counted(message.question)))
 
     def _put(self, key: str, route: Route | None) -> None:
         if route is None:
@@ -310,13 +352,14 @@ class Worker:
             self.lanes[key].update(route)
 
 
-def _make_callbacks(settings: WorkerSettings) -> Callbacks:
+def _make_callbacks(settings: WorkerSettings) -> tuple[Callbacks, Callable[[], None]]:
+    """And what closes their guard."""
     from stoker_gateway.queue.addresses import Guard
     from stoker_gateway.queue.callbacks import Callbacks, in_cluster
 
     allowed = settings.callbacks
     guard = Guard(allowed.allow, allowed.deny, private_allowed=allowed.private_allowed)
-    return Callbacks(guard, inside=in_cluster([Path(path) for path in settings.proxy_sockets]))
+    return Callbacks(guard, inside=in_cluster([Path(path) for path in settings.proxy_sockets])), guard.close
 
 
 def _read_secret(path: str) -> bytes | None:
