@@ -131,6 +131,7 @@ class Worker:
             self.link.subscribe(subject, heard)
         self.link.back.append(self._reconnected)
         if self.link.connected:
+            self._connections += 1
             self._doubt()
         loop = asyncio.get_running_loop()
         self._tasks = [
