@@ -143,6 +143,21 @@ def test_a_caller_who_leaves_midway_leaves_nothing_behind(own_platform: Platform
     assert own_platform.client.calls("left") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("X-Callback-Url", "ftp://a/"), ("X-Stoker-Keep-Result", "soon"), ("Idempotency-Key", "")]
+)
+def test_a_bad_header_is_refused_before_the_body_has_come(own_platform: Platform, name: str, value: str) -> None:
+    own_platform.deploy("refused", HANDLER)
+    connection = http.client.HTTPConnection(*own_platform.http, timeout=60)
+    connection.putrequest("POST", "/async-function/refused")
+    connection.putheader("Content-Length", str(100 * MIB))
+    connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 400 and value[:20] in answer.read().decode()
+    connection.close()
+
+
 def test_what_a_killed_proxy_leaves_is_swept(own_platform: Platform) -> None:
     own_platform.deploy("orphaned", HANDLER)
     connection = http.client.HTTPConnection(*own_platform.http, timeout=60)

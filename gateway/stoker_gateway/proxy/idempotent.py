@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.proxy.call import Call
-from stoker_gateway.proxy.enqueue import KEY_REUSED, REPEATED, Enqueue
+from stoker_gateway.proxy.enqueue import Enqueue
+from stoker_gateway.proxy.enqueuing import KEY_REUSED, REPEATED
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.headers import error_block
 from stoker_gateway.proxy.held_exchange import HeldExchange
