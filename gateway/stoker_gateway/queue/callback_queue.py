@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ import msgspec
 from stoker_gateway.queue.callback_request import Callback
 from stoker_gateway.queue.counters import DELIVERED, FAILED
 from stoker_gateway.queue.subjects import CALLBACKS, key_and_id
+from stoker_sdk.errors import Unavailable
 from stoker_sdk.messages import CallbackStatus
 from stoker_sdk.units import format_rfc3339
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
+    from stoker_gateway.queue.callback_client import Gates
     from stoker_gateway.queue.callbacks import Callbacks, Delivery, Tried
 
 log = logging.getLogger("stoker.callbacks")
@@ -34,6 +37,10 @@ MAX_BODY: Final = 16 * 1024 * 1024
 """Bytes of an answer that a callback carries; a longer one is cut, and its header `X-Stoker-Truncated` says so."""
 _MOST: Final = 500
 WAITING: Final = "waiting"
+_MOST_OF_ONE: Final = 100
+"""Of one receiver. More wait for a moment, and go back to the broker if it is slow, so that they hold up nobody."""
+_PATIENCE: Final = 2.0
+_SLOW_SECONDS: Final = 30.0
 _ALIVE_SECONDS: Final = 10.0
 _TELL_SECONDS: Final = 5.0
 _CONSUMER: Final = "callbacks"
@@ -93,6 +100,8 @@ class CallbackQueue:
         self._secret = secret
         self._ended = ended
         self._running: set[asyncio.Task[None]] = set()
+        self._gates: Gates | None = None
+        self._slow: dict[str, float] = {}
 
     async def run(self) -> None:
         """Until cancelled; what is under way is then handed back to the broker."""
@@ -111,12 +120,19 @@ class CallbackQueue:
             self._close()
 
     async def _take(self) -> None:
-        from nats.js.api import ConsumerConfig
+        from nats.js.api import AckPolicy, ConsumerConfig
 
-        config = ConsumerConfig(ack_wait=3 * _ALIVE_SECONDS, max_deliver=-1, max_ack_pending=_MOST)
-        pulls = await self._client.jetstream().pull_subscribe(
-            _FILTER, durable=_CONSUMER, stream=CALLBACKS, config=config
+        config = ConsumerConfig(
+            durable_name=_CONSUMER,
+            filter_subject=_FILTER,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=3 * _ALIVE_SECONDS,
+            max_deliver=-1,
+            max_ack_pending=100_000,  # those that were handed back count
         )
+        stream = self._client.jetstream()
+        await stream.add_consumer(CALLBACKS, config)
+        pulls = await stream.pull_subscribe_bind(_CONSUMER, CALLBACKS)
         while True:
             if len(self._running) >= _MOST:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -133,23 +149,15 @@ class CallbackQueue:
             log.error("the callback %s cannot be read and is dropped: %s", message.subject[:200], error)
             await message.term()
             return
-        if self._callbacks is None:
-            self._callbacks, self._close = self._make()
-        alive = asyncio.get_running_loop().create_task(_say_alive(message))
         subject = message.subject.replace("stoker.callback.", "stoker.delivery.", 1)
-
-        async def waits(attempt: int, tried: Tried, pause: float) -> None:
-            next_at = format_rfc3339(time.time_ns() + int(pause * 1e9))
-            status = CallbackStatus(WAITING, attempt, next_at, status=tried.status, reason=tried.reason)
-            await self._client.publish(subject, msgspec.json.encode(status))  # if it is lost, so is only what is told
-
         try:
-            delivery = await self._callbacks.deliver(callback, self._secret, waits)
+            delivery = await self._in_its_turn(message, callback, subject)
         except asyncio.CancelledError:
             await message.nak()
             raise
-        finally:
-            alive.cancel()
+        if delivery is None:
+            await message.nak(_pause(message.metadata.num_delivered))
+            return
         if not delivery.delivered:
             log.warning(
                 "the callback of call %s of %s is given up after %d attempts: %s",
@@ -174,6 +182,38 @@ class CallbackQueue:
             await self._client.request(subject, msgspec.json.encode(status), timeout=_TELL_SECONDS)
         except (Error, TimeoutError) as error:
             log.warning("what became of a callback is not stored (%s): %s", subject, error or "timeout")
+
+    async def _in_its_turn(self, message: Msg, callback: Callback, subject: str) -> Delivery | None:
+        """None while too many others wait for the same receiver: these would leave no room for anybody else's."""
+        if self._callbacks is None or self._gates is None:
+            from stoker_gateway.queue.callback_client import Gates
+
+            self._callbacks, self._close = self._make()
+            self._gates = Gates(_MOST, _MOST_OF_ONE)
+
+        async def waits(attempt: int, tried: Tried, pause: float) -> None:
+            next_at = format_rfc3339(time.time_ns() + int(pause * 1e9))
+            status = CallbackStatus(WAITING, attempt, next_at, status=tried.status, reason=tried.reason)
+            await self._client.publish(subject, msgspec.json.encode(status))  # if it is lost, so is only what is told
+
+        receiver = "/".join(callback.url.split("/", 3)[:3])
+        now = asyncio.get_running_loop().time()
+        try:
+            async with self._gates.enter(receiver, 0 if self._slow.get(receiver, 0) > now else _PATIENCE):
+                alive = asyncio.get_running_loop().create_task(_say_alive(message))
+                try:
+                    return await self._callbacks.deliver(callback, self._secret, waits)
+                finally:
+                    alive.cancel()
+        except Unavailable:
+            self._slow = {one: until for one, until in self._slow.items() if until > now}
+            self._slow[receiver] = now + _SLOW_SECONDS
+            return None
+
+
+def _pause(deliveries: int) -> float:
+    """Seconds until a callback whose receiver is slow is looked at again."""
+    return random.uniform(0.5, 1.0) * min(60, 2.0 ** min(deliveries, 6))
 
 
 async def _fetch(pulls: object, number: int) -> list[Msg]:
