@@ -28,7 +28,8 @@ from stoker_gateway.queue.counters import CallCounting
 from stoker_gateway.queue.depths import Depths
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.lookup import Found, any_of, last_of, page_of, subjects_of
+from stoker_gateway.queue.listing import Subjects, marked_by, pages
+from stoker_gateway.queue.lookup import Found, all_of, any_of, last_of, subjects_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
 from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
 from stoker_gateway.queue.replay import replayed
@@ -64,6 +65,8 @@ from stoker_sdk.names import FunctionKey, key_from_route
 from stoker_sdk.units import format_rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from nats.aio.client import Client
 
 log = logging.getLogger("stoker.control")
@@ -73,6 +76,7 @@ _RUNNING_SECONDS: Final = 0.1
 _PUBLISH_SECONDS: Final = 5.0
 _FIRST_LOOK_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 30.0
+_SCANNED: Final = 500
 _OPEN_STATES: Final = ("queued", "running", "retrying")
 _CURSOR: Final = re.compile(r"([co]):([0-9]{1,19})")
 
@@ -173,7 +177,7 @@ class StoredCalls:
         if found is None:
             waiting = await any_of(self.client, CALLS, by_id("call", id))
             if waiting is not None:
-                return await self._status_of_open(waiting, await self.running(id))
+                return (await self._statuses_of_open([waiting], await self.running(id)))[0]
             found = await any_of(self.client, OUTCOMES, by_id("outcome", id))  # it may just have ended
         if found is None:
             raise NotFound(f"no such call: {id!r}; it was never accepted, or is forgotten after a week")
@@ -270,28 +274,42 @@ class StoredCalls:
         return page
 
     async def _open_calls(self, wanted: CallFilter, sequence: int, limit: int) -> list[CallStatus]:
-        running = await self.running("")
-        filter = of_functions("call", wanted.namespace, wanted.function)
+        running = asyncio.get_running_loop().create_task(self.running(""))  # the first page comes meanwhile
         page: list[CallStatus] = []
-        while len(page) < limit:
-            found = await page_of(self.client, CALLS, filter, sequence, limit - len(page))
-            if not found:
-                break
-            sequence = found[-1].sequence + 1
-            found = await self._without_ended(found)
-            statuses = [await self._status_of_open(one, running) for one in found]
-            page += [status for status in statuses if wanted.state in ("", status.state)]
-        return page
+        try:
+            async for found in await self._open_messages(wanted, sequence, limit, running):
+                waiting = await self._without_ended(found)
+                statuses = await self._statuses_of_open(waiting, await running)
+                page += [status for status in statuses if wanted.state in ("", status.state)]
+                if len(page) >= limit:
+                    break
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return page[:limit]
+
+    async def _open_messages(
+        self, wanted: CallFilter, sequence: int, limit: int, running: asyncio.Task[dict[str, Running]]
+    ) -> AsyncIterator[list[Found]]:
+        filter, size = of_functions("call", wanted.namespace, wanted.function), _page_size(wanted, limit)
+        if wanted.state == "running":
+            known = _subjects_of_running(await running, wanted)
+            return pages(self.client, CALLS, filter, sequence, size, known, look=0)
+        if wanted.state == "retrying":
+            few = marked_by(self.client, ATTEMPTS, "attempt", "call", wanted.namespace, wanted.function)
+            return pages(self.client, CALLS, filter, sequence, size, few)
+        return pages(self.client, CALLS, filter, sequence, size)
 
     async def _ended_calls(self, wanted: CallFilter, sequence: int, limit: int) -> list[CallStatus]:
+        few = None
+        if wanted.state == DEAD:
+            few = marked_by(self.client, DEAD_STREAM, "dead", "outcome", wanted.namespace, wanted.function)
         filter = of_functions("outcome", wanted.namespace, wanted.function)
         page: list[CallStatus] = []
-        while len(page) < limit:
-            found = await page_of(self.client, OUTCOMES, filter, sequence, max(limit - len(page), 100))
-            if not found:
-                break
-            sequence = found[-1].sequence + 1
+        async for found in pages(self.client, OUTCOMES, filter, sequence, _page_size(wanted, limit), few):
             page += [_status_of_outcome(one) for one in found if wanted.state in ("", one.headers.get(STATE_HEADER))]
+            if len(page) >= limit:
+                break
         return page[:limit]
 
     # Parts
@@ -303,31 +321,14 @@ class StoredCalls:
         ended = await subjects_of(self.client, OUTCOMES, list(wanted))
         return [call for subject, call in wanted.items() if subject not in ended]
 
-    async def _status_of_open(self, found: Found, running: dict[str, Running]) -> CallStatus:
-        named = key_and_id(found.subject)
-        assert named is not None
-        key, id = named
-        runs = running.get(id)
-        attempts = await self._attempts(key, id) if runs is None else []
-        state = "running" if runs else "retrying" if attempts else "queued"
-        return CallStatus(
-            id,
-            key.name,
-            key.namespace,
-            state,
-            found.at,
-            started_at=runs.started_at if runs else attempts[0].started_at if attempts else "",
-            status=attempts[-1].status if attempts else 0,
-            attempts=attempts,
-            cursor=f"c:{found.sequence}",
-        )
-
-    async def _attempts(self, key: FunctionKey, id: str) -> list[CallAttempt]:
-        found = await last_of(self.client, ATTEMPTS, attempt_subject(key, id))
-        try:
-            return losses.closed(outcomes.decode_attempts(found.data)) if found else []
-        except msgspec.MsgspecError:
-            return []
+    async def _statuses_of_open(self, calls: list[Found], running: dict[str, Running]) -> list[CallStatus]:
+        named = [(call, *name) for call in calls if (name := key_and_id(call.subject)) is not None]
+        waiting = [attempt_subject(key, id) for _, key, id in named if id not in running]
+        attempts = {one.subject: _attempts(one) for one in await all_of(self.client, ATTEMPTS, waiting)}
+        return [
+            _status_of_open(call, key, id, running.get(id), attempts.get(attempt_subject(key, id), []))
+            for call, key, id in named
+        ]
 
     async def running(self, id: str) -> dict[str, Running]:
         """By id; what no worker has said within a moment counts as not running."""
@@ -368,6 +369,47 @@ def _body_of(message: bytes) -> BodyRef | None:
     except BadCall:
         return None
     return call.body if not call.replay_of else None  # a replay's belongs to the dead call
+
+
+def _page_size(wanted: CallFilter, limit: int) -> int:
+    """Where only some count, more are gone through at a time."""
+    return max(limit, _SCANNED) if wanted.state else limit
+
+
+def _subjects_of_running(running: dict[str, Running], wanted: CallFilter) -> Subjects:
+    keys = [(key_from_route(one.key), one.id) for one in running.values()]
+
+    async def subjects() -> list[str]:
+        return [
+            call_subject(key, id)
+            for key, id in keys
+            if wanted.namespace in ("", key.namespace) and wanted.function in ("", key.name)
+        ]
+
+    return subjects
+
+
+def _attempts(found: Found) -> list[CallAttempt]:
+    try:
+        return losses.closed(outcomes.decode_attempts(found.data))
+    except msgspec.MsgspecError:
+        return []
+
+
+def _status_of_open(
+    found: Found, key: FunctionKey, id: str, runs: Running | None, attempts: list[CallAttempt]
+) -> CallStatus:
+    return CallStatus(
+        id,
+        key.name,
+        key.namespace,
+        "running" if runs else "retrying" if attempts else "queued",
+        found.at,
+        started_at=runs.started_at if runs else attempts[0].started_at if attempts else "",
+        status=attempts[-1].status if attempts else 0,
+        attempts=attempts,
+        cursor=f"c:{found.sequence}",
+    )
 
 
 def _status_of_outcome(found: Found) -> CallStatus:

@@ -87,6 +87,7 @@ class _State(msgspec.Struct, frozen=True):
     messages: int = 0
     bytes: int = 0
     last_seq: int = 0
+    subjects: dict[str, int] = {}
 
 
 class _AckFloor(msgspec.Struct, frozen=True):
@@ -100,6 +101,7 @@ class _ConsumerInfo(msgspec.Struct, frozen=True):
 
 class _Info(msgspec.Struct, frozen=True):
     state: _State = _State()
+    total: int = 0
     error: _Error | None = None
 
 
@@ -130,6 +132,19 @@ async def last_sequence(client: Client, stream: str) -> int:
     if info.error is not None:
         raise Unavailable(f"the stream {stream} cannot be seen: {info.error.description}")
     return info.state.last_seq
+
+
+async def subjects_under(client: Client, stream: str, filter: str) -> list[str]:
+    """Every subject of the filter that has a message, without their messages. Raises `Unavailable`."""
+    found: list[str] = []
+    while True:
+        request = {"subjects_filter": filter, "offset": len(found)}
+        info = msgspec.json.decode(await ask_whole(client, f"STREAM.INFO.{stream}", request), type=_Info)
+        if info.error is not None:
+            raise Unavailable(f"the stream {stream} cannot be seen: {info.error.description}")
+        found += info.state.subjects
+        if not info.state.subjects or len(found) >= info.total:
+            return found
 
 
 async def acknowledged_up_to(client: Client, stream: str, consumer: str) -> int:
