@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from stoker_gateway.queue.kept import result_seconds
+from stoker_gateway.queue.look_back import LookBack
 from stoker_gateway.queue.outcomes import DEAD, Outcome
 from stoker_gateway.queue.policy import settings_of
 from stoker_gateway.queue.run import Run
@@ -56,6 +57,7 @@ class Lane:
         self.runs: dict[str, Run] = {}
         self.doubtful = 0  # calls up to this sequence may have been cancelled, many at once
         self.sweep = Sweep(self.function)
+        self.look_back = LookBack(self)
         self._busy = 0  # slots that are taken
         self._number = number
         self._route: Route | None = None

@@ -19,13 +19,11 @@ from stoker_gateway.queue.callback_queue import MAX_BODY
 from stoker_gateway.queue.callback_request import Callback
 from stoker_gateway.queue.download import MOST_DOWNLOADS, BrokenBody, Download
 from stoker_gateway.queue.kept import MAX_RESULT, KeptAnswer
-from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.outcomes import MAX_ANSWER, Outcome
 from stoker_gateway.queue.policy import Dead, Decision, Done, Retry, Wait, decide, is_gone, retry_after_seconds
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, Told
 from stoker_gateway.queue.stored import BadCall, StoredCall, decode, method_of
 from stoker_gateway.queue.subjects import (
-    ATTEMPTS,
     OUTCOMES,
     attempt_subject,
     callback_subject,
@@ -84,7 +82,6 @@ class Run:
         self._over = False
         self._slot = True
         self._done_with = ""
-        self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.lane.key} delivery {self._deliveries}>"
@@ -106,25 +103,28 @@ class Run:
             self._end(Dead(f"the message cannot be run: {error}"))
             return
         if self._deliveries > 1 or self._resent or self._sequence <= max(worker.doubtful, self.lane.doubtful):
-            self._task = asyncio.get_running_loop().create_task(self._look_back(), name=f"call {self.id}")
+            self.lane.look_back.ask(self)
         else:
             self._send()
 
-    async def _look_back(self) -> None:
-        """Delivered before, perhaps: it may have its outcome, and it may have failed attempts."""
-        client, function = self.lane.worker.client, self.lane.function
-        try:
-            if await last_of(client, OUTCOMES, outcome_subject(function, self.id)) is not None:
-                self._forget(b"+ACK")
-                return
-            found = await last_of(client, ATTEMPTS, attempt_subject(function, self.id))
-            self._attempts = losses.closed(outcomes.decode_attempts(found.data)) if found else []
-        except (Unavailable, ValueError) as error:
-            log.warning("call %s of %s waits: %s", self.id, self.lane.key, error)
-            self._put_back(_AGAIN)
-            return
+    # What `look_back.py` has found
+
+    def had_ended(self) -> None:
         if not self._over:
-            self._begin_again()
+            self._forget(b"+ACK")
+
+    def had_attempts(self, stored: bytes) -> None:
+        """`stored` is the JSON of the attempts so far."""
+        if self._over:
+            return
+        try:
+            self._attempts = losses.closed(outcomes.decode_attempts(stored))
+        except ValueError as error:
+            log.warning("the attempts of call %s of %s cannot be read: %s", self.id, self.lane.key, error)
+        self._begin_again()
+
+    def cannot_look_back(self) -> None:
+        self._put_back(_AGAIN)
 
     def _begin_again(self) -> None:
         lost = losses.count(self._attempts)
