@@ -212,7 +212,7 @@ async def test_a_broker_that_cannot_write_says_why_and_is_ended_only_when_there_
 async def told_to_callers(broker: RunningBroker) -> str:
     """What a proxy says of a publish that the broker does not answer."""
     enqueue = Enqueue(broker.settings_file)
-    enqueue._connect()
+    enqueue.connect()
     while enqueue.client is None:
         await asyncio.sleep(0.01)
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()

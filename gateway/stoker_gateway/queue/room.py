@@ -38,17 +38,21 @@ class Room:
 
     def refusal(self, size: int = 0) -> str:
         """Why a call with a body of so many bytes cannot be stored; empty if it can."""
-        if self._folder is None or self._left() - size >= KEPT_FREE:
+        if self._folder is None or self._left() - size >= KEPT_FREE or self._look(self._folder) - size >= KEPT_FREE:
             return ""
         return (
             f"the broker's disk is full: {self._free >> 20} MiB are left, {KEPT_FREE >> 20} are kept for what is stored"
         )
 
     def _left(self) -> int:
-        now = time.monotonic()
-        if self._folder is not None and now - self._asked_at >= _KNOWN_SECONDS:
-            self._asked_at = now
-            self._free = free_bytes(self._folder)
+        """As it was a moment ago, which is good enough to take a call, but not to refuse one."""
+        if self._folder is not None and time.monotonic() - self._asked_at >= _KNOWN_SECONDS:
+            self._look(self._folder)
+        return self._free
+
+    def _look(self, folder: Path) -> int:
+        self._asked_at = time.monotonic()
+        self._free = free_bytes(folder)
         return self._free
 
 
