@@ -37,6 +37,7 @@ _PULL_SECONDS: Final = 30
 _PULL_BYTES: Final = 40 * 1024 * 1024
 """More than the largest message, so that one always fits."""
 _BATCH: Final = 100
+_SOON_SECONDS: Final = 0.005
 _ENDED: Final = (b"404", b"408")
 """How a pull ends as pulls do: its time was up."""
 _LEFT: Final = re.compile(rb"\r\nNats-Pending-Messages: ([0-9]+)\r\n")
@@ -69,6 +70,7 @@ class Lane:
         self._generation = 0
         self._heard_at = 0.0
         self._open = False
+        self._pulls_soon = False
         self._opening: asyncio.Task[None] | None = None
         self._told_at = -math.inf
         self._untold = 0
@@ -149,20 +151,35 @@ class Lane:
             self.reconnected()
 
     def pull(self) -> None:
-        """Ask for as many calls as there are free slots, when these are worth a request."""
-        if not self._open or self.worker.stopping or self._waits_for_function:
-            return
-        free = self.slots - self._busy - self._asked
-        if len(self.runs) - self._busy > _MOST_SETTLING:
-            return
+        """Ask for as many calls as there are free slots: at once when that is worth a request, else in a moment."""
+        free = self._free()
         if free >= max(1, self.slots // 4):
-            batch = min(free, _BATCH)
-            self._asked += batch
-            self._heard_at = asyncio.get_running_loop().time()
-            request = {"batch": batch, "expires": _PULL_SECONDS * _NS, "max_bytes": _PULL_BYTES}
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{CALLS}.{consumer_name(self.function)}"
-            reply = f"{self.worker.inbox}.{self._number}.{self._generation}"
-            self.worker.link.publish(subject.encode(), msgspec.json.encode(request), reply.encode())
+            self._pull(free)
+        elif free > 0 and not self._pulls_soon:
+            self._pulls_soon = True
+            asyncio.get_running_loop().call_later(_SOON_SECONDS, self._pull_few)
+
+    def _pull_few(self) -> None:
+        self._pulls_soon = False
+        if (free := self._free()) > 0:
+            self._pull(free)
+
+    def _free(self) -> int:
+        """Slots for which no call runs and none is asked for."""
+        if not self._open or self.worker.stopping or self._waits_for_function:
+            return 0
+        if len(self.runs) - self._busy > _MOST_SETTLING:
+            return 0
+        return self.slots - self._busy - self._asked
+
+    def _pull(self, free: int) -> None:
+        batch = min(free, _BATCH)
+        self._asked += batch
+        self._heard_at = asyncio.get_running_loop().time()
+        request = {"batch": batch, "expires": _PULL_SECONDS * _NS, "max_bytes": _PULL_BYTES}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{CALLS}.{consumer_name(self.function)}"
+        reply = f"{self.worker.inbox}.{self._number}.{self._generation}"
+        self.worker.link.publish(subject.encode(), msgspec.json.encode(request), reply.encode())
 
     def delivered(self, id: str, reply: bytes, headers: bytes, payload: bytes) -> None:
         """A call has come; `reply` is where the broker hears of it."""
