@@ -1,0 +1,1 @@
+"""Functions as ordinary Kubernetes objects: a Deployment and a Service each (contract section 10)."""
