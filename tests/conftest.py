@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import running_cluster
+from running_cluster import Cluster
 from running_platform import Platform
 
 if TYPE_CHECKING:
@@ -53,6 +55,32 @@ def postgres() -> Iterator[Postgres]:
         yield server.start()
     finally:
         server.delete()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running Kubernetes, shared by all: use names of your own."""
+    shared = Cluster()
+    try:
+        yield shared.start()
+    finally:
+        shared.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the tests that need a cluster where there is none; `pytest_terminal_summary` says so."""
+    if running_cluster.is_there():
+        return
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.skip(reason=running_cluster.LEFT_OUT))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(running_cluster.LEFT_OUT in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests left out, {running_cluster.LEFT_OUT}")
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ _NAMES = (
     "cpu_request",
     "memory_request",
     "readonly",
+    "unpinned",
     "update",
     "replace",
     "no_wait",
@@ -63,6 +64,7 @@ _OPTIONS = (
     click.option("--cpu-request", default="", metavar="QUANTITY", help="The CPU to keep free for it."),
     click.option("--memory-request", default="", metavar="QUANTITY", help="The memory to keep free for it."),
     click.option("--readonly", is_flag=True, help="Give it a file system that it cannot write to."),
+    click.option("--unpinned", is_flag=True, help="Run whatever its tag means, should the registry not answer."),
     click.option("--update/--no-update", default=None, help="Change functions that exist already. [default: yes]"),
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
@@ -119,13 +121,14 @@ def deploy_mode(update: bool | None, replace: bool) -> Mode:
 
 def _rollout(flags: dict[str, Any]) -> Rollout:
     from stoker_sdk.deployment import Overrides
-    from stoker_sdk.function import Resources
+    from stoker_sdk.function import ANNOTATION_PREFIX, Resources
 
+    unpinned = {f"{ANNOTATION_PREFIX}unpinned": "true"} if flags["unpinned"] else {}
     overrides = Overrides(
         fprocess=flags["fprocess"],
         environment=pairs(flags["env"], "--env"),
         labels=pairs(flags["label"], "--label"),
-        annotations=pairs(flags["annotation"], "--annotation"),
+        annotations=pairs(flags["annotation"], "--annotation") | unpinned,
         secrets=flags["secret"],
         constraints=flags["constraint"],
         limits=Resources(memory=flags["memory_limit"], cpu=flags["cpu_limit"]),

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from stoker_cli.cluster_flags import cluster_options, read_cluster_options
 from stoker_cli.command import Command
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
@@ -15,15 +16,17 @@ from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.ids import ID_COUNT, first_id_of
 
-_HELP = """Run the platform on this machine: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
+_HELP = """Run the platform: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
 
 The data folder holds everything that lasts: functions, secrets, artefacts, logs, the password (user `admin`), and the
 CA that signed the HTTPS certificate. Started as root, every function gets a user id of its own; started as an ordinary
-user, functions have that user's rights.
+user, functions have that user's rights. With --provider kubernetes functions are Deployments of a cluster whose pods
+can be reached from here, and their secrets its Secrets.
 
 \b
   stoker serve
   stoker serve --http 0.0.0.0:80 --https 0.0.0.0:443 --name faas.example.org
+  stoker serve --provider kubernetes --kubeconfig ~/.kube/config
   stoker serve --data-dir /tmp/try --http 127.0.0.1:0 --https 127.0.0.1:0 --ready-file /tmp/ready.json
   curl --cacert "$(stoker serve --print-ca)" https://localhost:8443/function/greet
 """
@@ -93,6 +96,7 @@ def _seconds(text: str, flag: str) -> float:
 )
 @click.option("--drain", default="65s", show_default=True, help="How long running calls may go on at a stop.")
 @click.option("--build-ahead", is_flag=True, help="Keep a builder started: builds begin 0.1 s sooner, for 25 MB.")
+@cluster_options
 @queue_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
@@ -114,7 +118,7 @@ def serve(
     drain: str,
     build_ahead: bool,
     print_ca: bool,
-    **queue: Any,
+    **others: Any,
 ) -> int:
     data = DataDir(data_dir.absolute()) if data_dir else surroundings.data_dir
     if print_ca:
@@ -141,6 +145,7 @@ def serve(
         host_programs=allow_host_programs,
         build_ahead=build_ahead,
         drain_seconds=_seconds(drain, "--drain"),
-        queue=read_queue_options(queue),
+        cluster=read_cluster_options(others, surroundings.environment),
+        queue=read_queue_options(others),
     )
     return run_platform(options, surroundings.environment)

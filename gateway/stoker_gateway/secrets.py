@@ -7,13 +7,14 @@ log.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unprocessable
 from stoker_sdk.files import write_once, write_whole
@@ -24,6 +25,28 @@ if TYPE_CHECKING:
 
 MAX_VALUE = 1024 * 1024
 """Bytes; what Kubernetes allows a Secret, so that every secret here can move there."""
+
+
+class Secrets(Protocol):
+    """Where the API keeps secrets: files of ours, or the objects of a cluster. Errors are those of `SecretStore`."""
+
+    async def create(self, namespace: str, name: str, value: bytes) -> None: ...
+
+    async def replace(self, namespace: str, name: str, value: bytes) -> None: ...
+
+    async def delete(self, namespace: str, name: str) -> None: ...
+
+    async def delete_all(self, namespace: str) -> None: ...
+
+    async def names(self, namespace: str) -> list[str]: ...
+
+    async def exists(self, namespace: str, name: str) -> bool: ...
+
+
+def check_value(name: str, value: bytes) -> None:
+    """Raise `Unprocessable` for what no secret can hold."""
+    if len(value) > MAX_VALUE:
+        raise Unprocessable(f"secret {name!r} holds {len(value)} bytes: the most is {MAX_VALUE} (1 MiB)")
 
 
 class SecretStore:
@@ -108,8 +131,7 @@ class SecretStore:
             raise Unprocessable(str(error)) from None
 
     def _encrypt(self, name: str, value: bytes) -> bytes:
-        if len(value) > MAX_VALUE:
-            raise Unprocessable(f"secret {name!r} holds {len(value)} bytes: the most is {MAX_VALUE} (1 MiB)")
+        check_value(name, value)
         return self._cipher().encrypt(value)
 
     def _cipher(self) -> Fernet:
@@ -146,6 +168,31 @@ class SecretStore:
             write_once(self._key_file, base64.urlsafe_b64encode(os.urandom(32)) + b"\n", 0o600)
         except FileExistsError:
             pass
+
+
+class FileSecrets:
+    """A store's secrets for the API, whose event loop must not wait for the disk. Implements `Secrets`."""
+
+    def __init__(self, store: SecretStore) -> None:
+        self._store = store
+
+    async def create(self, namespace: str, name: str, value: bytes) -> None:
+        await asyncio.to_thread(self._store.create, namespace, name, value)
+
+    async def replace(self, namespace: str, name: str, value: bytes) -> None:
+        await asyncio.to_thread(self._store.replace, namespace, name, value)
+
+    async def delete(self, namespace: str, name: str) -> None:
+        await asyncio.to_thread(self._store.delete, namespace, name)
+
+    async def delete_all(self, namespace: str) -> None:
+        await asyncio.to_thread(self._store.delete_all, namespace)
+
+    async def names(self, namespace: str) -> list[str]:
+        return await asyncio.to_thread(self._store.names, namespace)
+
+    async def exists(self, namespace: str, name: str) -> bool:
+        return self._store.exists(namespace, name)
 
 
 def _is_key(text: bytes) -> bool:

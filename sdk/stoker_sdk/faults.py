@@ -30,6 +30,8 @@ FIXES: Final = {
     "init-failed": "`init` raised before the first call: the last lines of the log say why",
     "start-timeout": "it was not ready in time: make `init` shorter, or raise `start_timeout`",
     "missing-program": "its program is not on this machine: install it, or correct fprocess",
+    "image-pull": "its image cannot be fetched: correct its name, or list a pull secret among its secrets",
+    "unschedulable": "no node takes it: ask for less, drop a constraint, or add a node",
     "secret-missing": "a secret that it lists does not exist: create it with `stoker secret create`",
     # The caller
     "headers-too-large": "the headers do not fit into the program's environment: send less",

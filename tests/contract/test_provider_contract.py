@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from kubernetes_harness import kubernetes_harness
 from local_harness import local_harness
 
 from stoker_gateway.providers.base import LogLine, LogQuery, Provider
@@ -26,8 +27,8 @@ from stoker_sdk.units import parse_rfc3339
 GREET = FunctionKey("openfaas-fn", "greet")
 NOBODY = FunctionKey("openfaas-fn", "nobody")
 HASTY = {"com.openfaas.ready.http.periodSeconds": "1", "com.openfaas.ready.http.failureThreshold": "1"}
-LIMIT = 20.0
-"""Seconds that a real provider may take for anything here."""
+LIMIT = 60.0
+"""Seconds that a real provider may take for anything here; a cluster starts a crashed container again after ten."""
 
 
 class Harness(Protocol):
@@ -72,10 +73,14 @@ async def memory_harness(folder: Path) -> AsyncIterator[Harness]:
     yield MemoryHarness()
 
 
-Factory = Callable[[Path], AbstractAsyncContextManager[Harness]]
+Factory = Callable[[Any], AbstractAsyncContextManager[Harness]]
 
-FACTORIES: list[Factory] = [memory_harness, local_harness]
-"""Add a provider here; its factory gets an empty folder."""
+FACTORIES = [
+    pytest.param(memory_harness, "tmp_path", id="memory"),
+    pytest.param(local_harness, "tmp_path", id="local"),
+    pytest.param(kubernetes_harness, "cluster", id="kubernetes", marks=[pytest.mark.cluster, pytest.mark.timeout(300)]),
+]
+"""Add a provider here; its factory gets what the fixture of that name gives."""
 
 
 class Routes:
@@ -104,11 +109,13 @@ class Routes:
             await self._changed.wait_for(condition)
 
 
-@pytest.fixture(params=FACTORIES, ids=lambda factory: factory.__name__.removesuffix("_harness"))
-async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
-    factory: Factory = request.param
-    async with factory(tmp_path) as made:
+@pytest.fixture
+async def harness(factory: Factory, world: str, request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    async with factory(request.getfixturevalue(world)) as made:
         yield made
+
+
+pytestmark = pytest.mark.parametrize(("factory", "world"), FACTORIES)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.routes import Route
-from stoker_gateway.secrets import SecretStore
+from stoker_gateway.secrets import FileSecrets, SecretStore
 from stoker_sdk.names import FunctionKey
 
 PASSWORD = "the password"
@@ -62,7 +62,7 @@ async def running_control(
     store = SecretStore(folder / "secrets", folder / "key")
     config = ControlConfig(auth.BasicAuth("admin", PASSWORD), **({"presence_poll": 0.02} | settings))
     namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
-    app = make_app(config, provider or memory, store, namespaces, counters or counted)
+    app = make_app(config, provider or memory, FileSecrets(store), namespaces, counters or counted)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     await memory.start(_ignore)
     socket, metrics_socket = folder / "control.sock", folder / "metrics.sock"

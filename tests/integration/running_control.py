@@ -27,7 +27,7 @@ from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.counters import MemoryCounters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.memory import MemoryProvider
-from stoker_gateway.secrets import SecretStore
+from stoker_gateway.secrets import FileSecrets, SecretStore
 from stoker_sdk.messages import CallsChanged, CallStatus
 
 PASSWORD = "s3cret"
@@ -95,7 +95,8 @@ async def _start(
     control = RunningControl("", provider, counters, loop)
     config = ControlConfig(BasicAuth("admin", PASSWORD), build_command=(sys.executable, "-c", BUILDER))
     namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
-    app = make_app(config, provider, SecretStore(folder / "secrets", folder / "key"), namespaces, counters)
+    secrets = FileSecrets(SecretStore(folder / "secrets", folder / "key"))
+    app = make_app(config, provider, secrets, namespaces, counters)
     app.middlewares.insert(0, _proxy(control, canned_calls))
     runner = make_runner(app)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""The platform of one machine: which processes there are, what each is told, and what the user is shown.
+"""The platform's processes on one machine: which processes there are, what each is told, and what the user is shown.
 
 Order: the fork server, the broker, control, the proxies, the workers; so at the end calls finish while what they need
 still runs. When this process is killed, the fork server goes by its lifeline, the others by the parent-death signal.
@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
 from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
 from stoker_cli.server.supervisor import Child, Supervisor
+from stoker_gateway.providers.kubernetes.settings import ClusterSettings
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.tls import Certificates, ensure_certificates
 from stoker_sdk.data_dir import ADMIN, DataDir
@@ -48,6 +51,8 @@ class ServeOptions:
     build_ahead: bool = False
     drain_seconds: float = DRAIN_SECONDS
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
+    cluster: ClusterSettings | None = None
+    """Where functions run, if not on this machine."""
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -81,7 +86,8 @@ def _start(
     https = listen(options.https, options.proxies, "--https")
     interpreter = prepare_interpreter(options.data.path)
     certificates = ensure_certificates(options.data.tls, options.names)
-    supervisor.start(_fork_server(run, interpreter, environment))
+    if options.cluster is None:
+        supervisor.start(_fork_server(run, interpreter, environment))
     broker = prepare_queue(options.queue, options.data, run)
     if broker is not None and not supervisor.stopping:
         supervisor.start(broker_child(broker, environment))
@@ -132,7 +138,8 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "first_id": options.first_id,
         "id_count": options.id_count,
         "host_programs": options.host_programs,
-        "build_command": build,
+        "build_command": [] if options.cluster else build,  # what it builds is for this machine
+        "cluster": msgspec.to_builtins(options.cluster),
         "build_ahead": options.build_ahead,
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
         "own_broker": options.queue.own is not None,
@@ -182,7 +189,9 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
     if options.queue.enabled:
         print(f"stoker: async calls are kept {options.queue.where(data)}, {options.queue.workers} worker(s)")
-    if not options.first_id:
+    if options.cluster is not None:
+        print(f"stoker: functions run on Kubernetes, in {', '.join(options.cluster.namespaces)}")
+    elif not options.first_id:
         print("stoker: not started as root, so functions run with the rights of this user")
     sys.stdout.flush()
     if options.ready_file is not None:

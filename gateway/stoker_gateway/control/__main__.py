@@ -1,4 +1,4 @@
-"""The control process of one machine: API on a unix socket, metrics on a port, local provider, the proxies' table.
+"""The control process: API on a unix socket, metrics on a port, the provider, the proxies' table.
 
     python -m stoker_gateway.control SETTINGS-JSON
 
@@ -29,6 +29,8 @@ from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.control.proxies import Proxies
 from stoker_gateway.control.schedules import make_scheduler, running
 from stoker_gateway.namespaces import NamespaceStore
+from stoker_gateway.providers.base import Provider
+from stoker_gateway.providers.kubernetes.settings import ClusterSettings
 from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
@@ -36,7 +38,7 @@ from stoker_gateway.providers.local.provider import LocalProvider
 from stoker_gateway.queue.broker import PID_FILE
 from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.queue.room import Mender
-from stoker_gateway.secrets import SecretStore
+from stoker_gateway.secrets import FileSecrets, Secrets, SecretStore
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
 from stoker_sdk.ids import UserIds
@@ -61,6 +63,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     build_ahead: bool = False
     broker_file: str = ""
     own_broker: bool = False
+    cluster: ClusterSettings | None = None
+    """Where functions run, if not on this machine."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -74,8 +78,7 @@ async def serve(settings: ControlSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    secrets = SecretStore(data.secrets, data.key)
-    provider = _make_provider(settings, data, run, secrets)
+    provider, secrets = await _make_provider(settings, data, run)
     proxies = Proxies(provider.wake)
     await provider.start(proxies.route_changed)
     await proxies.listen(str(run.table_socket))
@@ -117,11 +120,17 @@ def _stored_calls(settings: ControlSettings, data: DataDir, run: RunDir) -> Stor
     return StoredCalls(Path(settings.broker_file), mender)
 
 
-def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir, secrets: SecretStore) -> LocalProvider:
+async def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir) -> tuple[Provider, Secrets]:
+    if settings.cluster is not None:
+        from stoker_gateway.providers.kubernetes.connect import connect  # its client costs seconds and megabytes
+
+        return await connect(settings.cluster)
+    secrets = SecretStore(data.secrets, data.key)
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
     launcher = Launcher(data, run, settings.library_path, ids, secrets.read, own_limits=cgroups is None)
-    return LocalProvider(data, run, launcher, Limiter(cgroups), host_programs=settings.host_programs)
+    provider = LocalProvider(data, run, launcher, Limiter(cgroups), host_programs=settings.host_programs)
+    return provider, FileSecrets(secrets)
 
 
 def _find_cgroups(run: RunDir) -> Cgroups | None:

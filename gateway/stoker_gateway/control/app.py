@@ -41,7 +41,7 @@ from stoker_gateway.counters import Counters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.queue.calls import StoredCalls
-from stoker_gateway.secrets import SecretStore
+from stoker_gateway.secrets import Secrets
 
 ROUTES = (
     *functions.ROUTES,
@@ -68,7 +68,7 @@ SHUTDOWN_TIMEOUT = 3.0
 def make_app(
     config: ControlConfig,
     provider: Provider,
-    secret_store: SecretStore,
+    secret_store: Secrets,
     namespace_store: NamespaceStore,
     counters: Counters,
     stored_calls: StoredCalls | None = None,

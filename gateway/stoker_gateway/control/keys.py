@@ -12,11 +12,11 @@ from stoker_gateway.counters import Counters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.queue.calls import StoredCalls
-from stoker_gateway.secrets import SecretStore
+from stoker_gateway.secrets import Secrets
 
 CONFIG: web.AppKey[ControlConfig] = web.AppKey("config", ControlConfig)
 PROVIDER: web.AppKey[Provider] = web.AppKey("provider")
-SECRETS: web.AppKey[SecretStore] = web.AppKey("secrets", SecretStore)
+SECRETS: web.AppKey[Secrets] = web.AppKey("secrets")
 NAMESPACES: web.AppKey[NamespaceStore] = web.AppKey("namespaces", NamespaceStore)
 COUNTERS: web.AppKey[Counters] = web.AppKey("counters")
 TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)

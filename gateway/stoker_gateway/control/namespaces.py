@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from stoker_gateway.control import answers
@@ -28,7 +26,7 @@ async def empty_namespace(app: web.Application, name: str) -> None:
             await provider.remove(FunctionKey(name, status.name))
         except NotFound:
             pass
-    await asyncio.to_thread(secrets.delete_all, name)
+    await secrets.delete_all(name)
 
 
 async def list_namespaces(request: web.Request) -> web.Response:

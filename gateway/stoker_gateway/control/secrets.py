@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from aiohttp import web
@@ -20,14 +19,14 @@ log = logging.getLogger(__name__)
 
 async def list_secrets(request: web.Request) -> web.Response:
     namespace = existing_namespace(request, last(request, "namespace"))
-    names = await asyncio.to_thread(request.app[SECRETS].names, namespace)
+    names = await request.app[SECRETS].names(namespace)
     return answers.json([{"name": name, "namespace": namespace} for name in names])
 
 
 async def create_secret(request: web.Request) -> web.Response:
     secret, namespace = await _read(request)
     async with request.app[NAMESPACES].written_in(namespace):
-        await asyncio.to_thread(request.app[SECRETS].create, namespace, secret.name, _content(secret))
+        await request.app[SECRETS].create(namespace, secret.name, _content(secret))
     # A function can be waiting for it: `faas-cli secret apply` deletes and creates instead of replacing.
     await _restart_users(request.app, namespace, secret.name)
     return answers.accepted()
@@ -36,14 +35,14 @@ async def create_secret(request: web.Request) -> web.Response:
 async def replace_secret(request: web.Request) -> web.Response:
     secret, namespace = await _read(request)
     async with request.app[NAMESPACES].written_in(namespace):
-        await asyncio.to_thread(request.app[SECRETS].replace, namespace, secret.name, _content(secret))
+        await request.app[SECRETS].replace(namespace, secret.name, _content(secret))
     await _restart_users(request.app, namespace, secret.name)
     return answers.accepted()
 
 
 async def delete_secret(request: web.Request) -> web.Response:
     secret, namespace = await _read(request)
-    await asyncio.to_thread(request.app[SECRETS].delete, namespace, secret.name)
+    await request.app[SECRETS].delete(namespace, secret.name)
     return answers.accepted()
 
 

@@ -99,7 +99,7 @@ class Api:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = await self._client.call_api(*prepared, _request_limits=limits)
+            answer = await self._client.call_api(*prepared, _request_timeout=limits)
             response: ClientResponse = answer.response
             if response.status < 300:
                 return response

@@ -63,5 +63,5 @@ def _place(name: str) -> str:
 def _login(secret: str, entry: dict[str, Any]) -> Login | None:
     user, password = entry.get("username", ""), entry.get("password", "")
     if joined := entry.get("auth"):
-        user, _, password = base64.b64decode(joined).decode().partition(":")
+        user, _, password = base64.b64decode(joined, validate=True).decode().partition(":")
     return Login(user, password, secret) if user or password else None

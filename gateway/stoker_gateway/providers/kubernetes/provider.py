@@ -376,6 +376,13 @@ class KubernetesProvider:
         assert standing is not None
         return standing.status()
 
+    def route(self, key: FunctionKey) -> Route:
+        """What the proxies were told of the function, or will be."""
+        self._find(key)
+        standing = self._standing(key)
+        assert standing is not None
+        return standing.route()
+
     def _find(self, key: FunctionKey) -> Stored:
         stored = self._stored.get(key)
         if stored is None:

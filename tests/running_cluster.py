@@ -1,0 +1,143 @@
+"""A Kubernetes for the tests: the one that KUBECONFIG names, or one of our own here (tests/cluster/README.md).
+
+cluster.kubectl("get", "pods", "-n", "openfaas-fn")
+image = cluster.function("greet", "def handle(req):\\n    return 'hello'\\n")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parent / "cluster"
+ASKED = os.environ.get("STOKER_TEST_CLUSTER") == "1"
+GIVEN = os.environ.get("KUBECONFIG", "")
+OWN_REGISTRY = f"localhost:{os.environ.get('STOKER_CLUSTER_REGISTRY_PORT', '5000')}"
+LEFT_OUT = "no cluster: set STOKER_TEST_CLUSTER=1 to start one (as root), or KUBECONFIG and STOKER_TEST_REGISTRY"
+
+_RUNTIME = ("stoker_watchdog", "stoker_wire", "httptools", "uvloop")
+_DOCKERFILE = """FROM {base}
+WORKDIR /home/app
+COPY site site
+COPY function function
+ENV PYTHONPATH=/home/app:/home/app/function:/home/app/site PYTHONUNBUFFERED=1 mode=python handler=function.handler
+CMD ["python", "-m", "stoker_watchdog"]
+"""
+
+
+def is_there() -> bool:
+    """Whether tests that need a cluster can run, or are to be made to."""
+    return ASKED or bool(GIVEN and os.environ.get("STOKER_TEST_REGISTRY"))
+
+
+class Cluster:
+    """A running cluster, a registry that it fetches images from, and Docker to build them with."""
+
+    def __init__(self) -> None:
+        self._own = not GIVEN
+        self._was_up = True
+        self.kubeconfig = Path(GIVEN)
+        self.registry = os.environ.get("STOKER_TEST_REGISTRY", OWN_REGISTRY)
+        self._environment = dict(os.environ)
+        self._docker = "docker"
+
+    def start(self) -> Cluster:
+        """Start what is not there yet. The very first time on a machine this takes minutes."""
+        if self._own:
+            self._was_up = self._is_up()
+            self.kubeconfig = Path(_last_line(_run([str(SCRIPTS / "up")])))
+            _run([str(SCRIPTS / "base-images")])
+            self._environment["DOCKER_HOST"] = _last_line(_run([str(SCRIPTS / "docker")]))
+            self._docker = "/usr/bin/docker"
+        return self
+
+    def stop(self) -> None:
+        """Stop what `start` started; a cluster that ran before goes on."""
+        if self._own and not self._was_up:
+            _run([str(SCRIPTS / "down")])
+
+    def _is_up(self) -> bool:
+        folder = os.environ.get("STOKER_CLUSTER_RUN", "/tmp/stoker-cluster")
+        return (Path(folder) / "kubeconfig").exists()
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:
+        """What kubectl prints; fails with its error."""
+        return _run(["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments], input=input)
+
+    def ensure_namespace(self, name: str) -> None:
+        document = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"
+        self.kubectl("apply", "-f", "-", input=document)
+
+    def function(self, name: str, handler: str) -> str:
+        """An image with our watchdog and this handler.py, in the registry; the same source is built once."""
+        tag = hashlib.sha256(handler.encode()).hexdigest()[:12]
+        image = f"{self.registry}/{name}:{tag}"
+        if self._is_pushed(image):
+            return image
+        base = os.environ.get("STOKER_TEST_BASE_IMAGE", f"{self.registry}/library/python:3.11-slim")
+        with tempfile.TemporaryDirectory() as folder:
+            context = Path(folder)
+            _copy_runtime(context / "site")
+            _write(context, {"function/__init__.py": "", "function/handler.py": handler})
+            self.build(image, context, _DOCKERFILE.format(base=base))
+        return image
+
+    def build(self, image: str, context: Path, dockerfile: str) -> None:
+        """Build with BuildKit, and push."""
+        (context / "Dockerfile").write_text(dockerfile)
+        self._run_docker("build", "-q", "-t", image, str(context))
+        self._run_docker("push", "-q", image)
+
+    def tag(self, image: str, name: str) -> str:
+        """Let NAME:TAG of the registry mean this image from now on."""
+        other = f"{self.registry}/{name}"
+        self._run_docker("tag", image, other)
+        self._run_docker("push", "-q", other)
+        return other
+
+    def _is_pushed(self, image: str) -> bool:
+        path, _, tag = image.removeprefix(f"{self.registry}/").partition(":")
+        question = urllib.request.Request(f"http://{self.registry}/v2/{path}/manifests/{tag}", method="HEAD")
+        try:
+            with urllib.request.urlopen(question, timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def _run_docker(self, *arguments: str) -> str:
+        return _run([self._docker, *arguments], environment=self._environment | {"DOCKER_BUILDKIT": "1"})
+
+
+def _copy_runtime(site: Path) -> None:
+    """Ours and the two packages that it needs, as they are installed here: the image has the same Python."""
+    for package in _RUNTIME:
+        found = find_spec(package)
+        assert found is not None and found.submodule_search_locations
+        source = Path(found.submodule_search_locations[0])
+        shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyx", "*.c"))
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _run(command: list[str], *, input: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, input=input, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
+    sys.stderr.write(done.stderr)
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
