@@ -74,10 +74,12 @@ class Answer:
 
 class Platform:
     """One data folder, and the server on it that runs, or does not. `like` is a platform whose staged interpreter is
-    linked, which saves seconds.
+    linked, which saves seconds; `variables` are added to the server's environment.
     """
 
-    def __init__(self, *, proxies: int = 1, flags: tuple[str, ...] = (), like: Platform | None = None) -> None:
+    def __init__(
+        self, *, proxies: int = 1, flags: tuple[str, ...] = (), like: Platform | None = None, **variables: str
+    ) -> None:
         # Not in tmp_path, which other user ids cannot pass through.
         self.folder = Path(tempfile.mkdtemp(prefix="stoker-test-", dir="/tmp"))
         self.folder.chmod(0o711)
@@ -87,6 +89,7 @@ class Platform:
         self.run_folder = Path()
         self.proxies = proxies
         self.flags = flags
+        self._variables = variables
         self._token = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
         self._client: ControlClient | None = None
@@ -117,6 +120,7 @@ class Platform:
             "STOKER_DATA_DIR": str(self.data.path),
             "PYTHONPATH": PYTHONPATH,
             _MARK: self._token,
+            **self._variables,
         }
 
     def start(self) -> Platform:

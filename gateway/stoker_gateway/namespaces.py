@@ -90,6 +90,11 @@ class NamespaceStore:
                 raise Conflict(f"namespace {namespace.name!r} exists already: update it instead")
             await self._save(_Stored(namespace))
 
+    async def ensure(self, name: str) -> None:
+        """Make it, unless it is there already."""
+        if name not in self.names():
+            await self.create(_marked(name))
+
     async def update(self, namespace: FunctionNamespace) -> None:
         """Labels and annotations are now these. Raises `NotFound`, `BadInput`."""
         async with self._changing:

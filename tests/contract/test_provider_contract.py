@@ -139,6 +139,14 @@ async def until_state(harness: Harness, state: str, revision: int = 1, key: Func
     return condition(harness, key)
 
 
+async def until_message(harness: Harness, words: str) -> Condition:
+    """A reason may come later than the state that it explains, because the replica is asked for it."""
+    async with asyncio.timeout(LIMIT):
+        while not any(words in one.message for one in condition(harness).instances):
+            await asyncio.sleep(0.02)
+    return condition(harness)
+
+
 async def deploy_ready(harness: Harness, routes: Routes, **fields: Any) -> int:
     revision = await harness.provider.deploy(harness.spec(**fields), create=True)
     await until_state(harness, "ready", revision)
@@ -289,9 +297,9 @@ async def test_an_unhealthy_replica_leaves_the_route_and_comes_back(harness: Har
     sick, fine = sorted(routes.targets())
     await harness.set_health(GREET, sick, "no database")
     await routes.until(lambda: routes.targets() == {fine})
-    told = await until_state(harness, "unhealthy")
-    assert "1 of 2 replicas unhealthy" in told.message
+    assert "1 of 2 replicas unhealthy" in (await until_state(harness, "unhealthy")).message
     assert harness.provider.get(GREET).available_replicas == 1
+    told = await until_message(harness, "no database")
     shown = {one.id: (one.state, "no database" in one.message) for one in told.instances}
     assert shown == {sick: ("unhealthy", True), fine: ("ready", False)}
     await harness.set_health(GREET, sick, "")
@@ -361,7 +369,7 @@ async def test_a_follower_gets_new_lines_and_may_leave_at_any_time(harness: Harn
     for text in ("old", "new", "newer"):
         await harness.print(GREET, text)
         await follow_until(lines, text)
-    waiting = asyncio.ensure_future(anext(lines))
+    waiting = asyncio.ensure_future(follow_until(lines, "never printed"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -88,6 +88,8 @@ async def serve(settings: ControlSettings) -> None:
         build_ahead=settings.build_ahead,
     )
     namespaces = NamespaceStore(data.namespaces, data.set_aside)
+    for name in settings.cluster.namespaces if settings.cluster else ():
+        await namespaces.ensure(name)
     calls = _stored_calls(settings, data, run)
     if calls is not None:
         await calls.start()

@@ -54,7 +54,8 @@ async def follow(
                 if pod not in readers:
                     readers[pod] = asyncio.get_running_loop().create_task(pump(pod), name=f"log of {pod}")
             try:
-                line = await asyncio.wait_for(waiting.get(), _PICK_UP_SECONDS)
+                async with asyncio.timeout(_PICK_UP_SECONDS):
+                    line = await waiting.get()
             except TimeoutError:
                 readers = {pod: reader for pod, reader in readers.items() if not _to_be_read_again(reader)}
             else:
