@@ -22,6 +22,11 @@ class Login:
     password: str
     secret: str
 
+    @property
+    def header(self) -> str:
+        """The value of `Authorization`."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
     def __repr__(self) -> str:
         return f"<Login of secret {self.secret}>"
 

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-from aiohttp import BasicAuth, ClientError, ClientResponse, ClientSession, ClientTimeout
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
 from stoker_gateway.providers.kubernetes.credentials import Login, login_for
 from stoker_gateway.providers.kubernetes.errors import one_line
@@ -136,7 +136,7 @@ class _Inquiry:
         if kind.lower() == "basic":
             if self._login is None:
                 raise self._refused()
-            return BasicAuth(self._login.user, self._login.password).encode()
+            return self._login.header
         if kind.lower() != "bearer":
             raise self._puzzled("it asks for a kind of credentials that is not known here")
         return f"Bearer {await self._token(dict(_PARAMETER.findall(rest)))}"
@@ -148,8 +148,8 @@ class _Inquiry:
         query = {"scope": f"repository:{self._reference.path}:pull"}
         if service := challenge.get("service"):
             query["service"] = service
-        auth = BasicAuth(self._login.user, self._login.password) if self._login else None
-        async with self._session.get(realm, params=query, auth=auth, ssl=self._ssl, max_redirects=0) as answer:
+        headers = {"Authorization": self._login.header} if self._login else {}
+        async with self._session.get(realm, params=query, headers=headers, ssl=self._ssl, max_redirects=0) as answer:
             if answer.status in (400, 401, 403):
                 raise self._refused()
             if answer.status != 200:
