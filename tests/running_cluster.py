@@ -103,6 +103,13 @@ class Cluster:
         self._run_docker("push", "-q", other)
         return other
 
+    def push_as(self, image: str, other: str, user: str, password: str) -> None:
+        """Push an image under another name, to a registry that wants a password."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._run_docker("--config", folder, "login", "-u", user, "--password-stdin", other, input=password)
+            self._run_docker("tag", image, other)
+            self._run_docker("--config", folder, "push", "-q", other)
+
     def _is_pushed(self, image: str) -> bool:
         path, _, tag = image.removeprefix(f"{self.registry}/").partition(":")
         question = urllib.request.Request(f"http://{self.registry}/v2/{path}/manifests/{tag}", method="HEAD")
@@ -112,8 +119,9 @@ class Cluster:
         except OSError:
             return False
 
-    def _run_docker(self, *arguments: str) -> str:
-        return _run([self._docker, *arguments], environment=self._environment | {"DOCKER_BUILDKIT": "1"})
+    def _run_docker(self, *arguments: str, input: str | None = None) -> str:
+        environment = self._environment | {"DOCKER_BUILDKIT": "1"}
+        return _run([self._docker, *arguments], input=input, environment=environment)
 
 
 def _copy_runtime(site: Path) -> None:

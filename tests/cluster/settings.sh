@@ -11,15 +11,21 @@ POD_CIDR=10.244.0.0/24
 SERVICE_CIDR=10.96.0.0/16
 DOCKER=/usr/bin/docker   # Debian's client has BuildKit built in; another one on PATH may want the buildx plug-in
 export DOCKER_HOST=${DOCKER_HOST:-unix://$CLUSTER_RUN/docker/docker.sock}
+NO_SERVICES=/usr/sbin/policy-rc.d
 export DEBIAN_FRONTEND=noninteractive
 
-install_missing() { # install_missing PACKAGE...: those of Debian that are not there
-  local package missing=()
+install_missing() ( # install_missing PACKAGE...: those of Debian that are not there
+  missing=()
   for package; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
-  ((${#missing[@]})) || return 0
+  ((${#missing[@]})) || exit 0
+  if [[ ! -e $NO_SERVICES ]]; then  # what is installed is for the tests to start, not for the machine
+    trap 'rm -f "$NO_SERVICES"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$NO_SERVICES"
+    chmod +x "$NO_SERVICES"
+  fi
   apt-get update -qq >/dev/null
   apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null
-}
+)
 
 start() { # start NAME COMMAND...: detached, its output in log/NAME, its process id in pid/NAME
   local name=$1; shift

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from api_relay import ApiRelay
+from registry import PASSWORD, USER, RunningRegistry
 from running_cluster import Cluster
 from running_platform import Platform, wait_for
 
@@ -108,6 +110,8 @@ def test_a_function_is_one_deployment_and_one_service_and_answers(
 
 def test_the_services_address_answers_too(serving: Platform, cluster: Cluster, echo: str) -> None:
     serving.deploy_image("by-service", echo)
+    addresses = ("get", "endpoints", "by-service", "-n", NAMESPACE, "-o", "jsonpath={.subsets[*].addresses[*].ip}")
+    wait_for(lambda: cluster.kubectl(*addresses), "the cluster's own word that it is ready")
     path = f"/api/v1/namespaces/{NAMESPACE}/services/by-service:8080/proxy/"
     assert cluster.kubectl("get", "--raw", path) == "echo "
 
@@ -212,6 +216,30 @@ def test_secrets_are_made_by_the_api_and_read_as_files(serving: Platform, cluste
     serving.client.remove_secret("token")
     with pytest.raises(NotFound):
         serving.client.remove_secret("token")
+
+
+def test_a_private_registry_is_pulled_from_with_a_secret_and_a_wrong_one_is_told_at_once(
+    serving: Platform, cluster: Cluster, echo: str, tmp_path: Path
+) -> None:
+    private = RunningRegistry(tmp_path, password=True)
+    try:
+        image = f"{private.address}/private/greet:1"
+        cluster.push_as(echo, image, USER, PASSWORD)
+        for name, password in (("pull", PASSWORD), ("mistaken", "wrong")):
+            login = (f"--docker-server={private.address}", f"--docker-username={USER}", f"--docker-password={password}")
+            cluster.kubectl("create", "secret", "docker-registry", name, "-n", NAMESPACE, *login)
+        begun = time.monotonic()
+        with pytest.raises(BadInput, match=f"{private.address} refuses the credentials of secret 'mistaken'"):
+            serving.client.create(FunctionSpec("private", image, secrets=["mistaken"]))
+        with pytest.raises(BadInput, match=f"{private.address} shows private/greet to nobody"):
+            serving.client.create(FunctionSpec("private", image))
+        assert time.monotonic() - begun < 10
+        serving.deploy_image("private", image, secrets=["pull"])
+        assert serving.call("private", b"x").text == "echo x"
+        serving.client.remove("private")
+    finally:
+        private.stop()
+        cluster.kubectl("delete", "secret", "pull", "mistaken", "-n", NAMESPACE, "--ignore-not-found")
 
 
 def test_calls_ask_nothing_of_the_api(serving: Platform, relay: ApiRelay, echo: str) -> None:

@@ -153,6 +153,11 @@ def check_spec(spec: FunctionSpec) -> None:
     _node_selector(spec)
 
 
+def ready_path(spec: FunctionSpec) -> str:
+    """The page that says whether a replica can serve."""
+    return (spec.annotations or {}).get(_READY_PATH) or "/_/ready"
+
+
 def grace_seconds(spec: FunctionSpec) -> int:
     """How long a pod may take to end: its drain, its longest call, and closing what it has open."""
     environment = _environment(spec)
@@ -283,7 +288,7 @@ def _probes(spec: FunctionSpec) -> Manifest:
     """Readiness decides who gets calls, liveness who is started anew, and neither begins before it listens."""
     annotations, probes = spec.annotations or {}, spec.probes
     period = max(1, round(probes.period))
-    ready = _probe(annotations.get(_READY_PATH) or "/_/ready", period, probes.timeout) | {
+    ready = _probe(ready_path(spec), period, probes.timeout) | {
         "initialDelaySeconds": round(probes.delay),
         "failureThreshold": probes.failures,
         "successThreshold": probes.successes,

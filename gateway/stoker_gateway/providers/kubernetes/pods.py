@@ -36,7 +36,9 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Replica:
-    """One pod. `version` is the revision and restart that it was made for; `trouble` keeps it from getting ready."""
+    """One pod. `version` is the revision and restart that it was made for; `trouble` keeps it from getting ready;
+    `life` is the life of its container that runs, and empty while none does.
+    """
 
     id: str
     key: FunctionKey
@@ -46,6 +48,7 @@ class Replica:
     ip: str
     started_at: str
     restarts: int
+    life: str
     trouble: Trouble | None
 
     @property
@@ -71,6 +74,7 @@ def replica_of(pod: Pod) -> Replica:
         ip=status.pod_ip or "",
         started_at=metadata.creation_timestamp or "",
         restarts=container.restart_count if container else 0,
+        life=f"{metadata.uid}/{container.restart_count}" if container and container.state.running else "",
         trouble=_trouble(pod, container),
     )
 

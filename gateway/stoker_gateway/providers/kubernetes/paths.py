@@ -1,0 +1,29 @@
+"""Where the cluster keeps things: paths of its API."""
+
+from __future__ import annotations
+
+from stoker_sdk.names import FunctionKey
+
+
+def deployments(namespace: str) -> str:
+    return f"/apis/apps/v1/namespaces/{namespace}/deployments"
+
+
+def deployment(key: FunctionKey) -> str:
+    return f"{deployments(key.namespace)}/{key.name}"
+
+
+def services(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/services"
+
+
+def service(key: FunctionKey) -> str:
+    return f"{services(key.namespace)}/{key.name}"
+
+
+def pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def secret(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets/{name}"

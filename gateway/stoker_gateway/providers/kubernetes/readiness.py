@@ -1,0 +1,88 @@
+"""Asks replicas that start whether they are ready, so that calls need not wait for the cluster to find out.
+
+The kubelet looks every second or two, and its word takes another while to arrive; a call from zero would wait for both.
+What is asked is the readiness probe's own page, and once the kubelet has spoken, its word is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from stoker_gateway.providers.kubernetes.manifests import ready_path
+from stoker_gateway.providers.kubernetes.pods import Replica, State
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.names import FunctionKey
+
+_TIMEOUT = ClientTimeout(total=1)
+_OFTEN, _SELDOM = 0.03, 0.5
+_SOON = 5.0
+"""Seconds after which a start is a long one, and asked about less often."""
+
+Told = Callable[[FunctionKey], None]
+
+
+class Readiness:
+    """One task for each replica that starts. `seen` are a function's replicas with what is known here taken in."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._asking: dict[FunctionKey, dict[str, asyncio.Task[None]]] = {}
+        self._states: dict[str, State] = {}
+
+    def look_after(self, key: FunctionKey, spec: FunctionSpec | None, replicas: Iterable[Replica]) -> None:
+        """These are a function's replicas now; `told` is called when one has become ready."""
+        starting = {one.life: one for one in replicas if _starts(one)} if spec and _may_ask(spec) else {}
+        asking = self._asking.pop(key, {})
+        for life in asking.keys() - starting.keys():
+            asking.pop(life).cancel()
+            self._states.pop(life, None)
+        for life in starting.keys() - asking.keys():
+            assert spec is not None
+            work = self._ask(starting[life], ready_path(spec))
+            asking[life] = asyncio.get_running_loop().create_task(work, name=f"ask whether {life} is ready")
+        if asking:
+            self._asking[key] = asking
+
+    def seen(self, replicas: Iterable[Replica]) -> list[Replica]:
+        return [replace(one, state=self._states.get(one.life, one.state)) if _starts(one) else one for one in replicas]
+
+    async def close(self) -> None:
+        tasks = [task for asking in self._asking.values() for task in asking.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, replica: Replica, path: str) -> None:
+        url = f"http://{replica.target.address.removeprefix('tcp:')}{path}"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        async with ClientSession(timeout=_TIMEOUT) as session:
+            while True:  # also after a good answer: until the kubelet has spoken, nobody else would notice a bad one
+                ready = await _is_ready(session, url)
+                known = self._states.get(replica.life, "starting")
+                if ready != (known == "ready"):
+                    self._states[replica.life] = "ready" if ready else "unhealthy"
+                    self._told(replica.key)
+                soon = not ready and loop.time() - begun < _SOON
+                await asyncio.sleep(_OFTEN if soon else _SELDOM)
+
+
+async def _is_ready(session: ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, allow_redirects=False) as answer:
+            return 200 <= answer.status < 400
+    except (ClientError, OSError):
+        return False
+
+
+def _starts(replica: Replica) -> bool:
+    return replica.state == "starting" and bool(replica.life and replica.ip)
+
+
+def _may_ask(spec: FunctionSpec) -> bool:
+    """Not where the first good answer is not to count."""
+    return not spec.probes.delay and spec.probes.successes == 1
