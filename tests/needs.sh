@@ -2,6 +2,9 @@
 # Programs that the tests run beside ours. As root on Debian they are installed; elsewhere the missing ones are named.
 set -eu
 missing=""
+if [ "${STOKER_TEST_CLUSTER:-}" = 1 ] && [ -z "${KUBECONFIG:-}" ]; then
+  "${0%/*}/cluster/build"  # minutes, once for a machine: too long for a test to wait
+fi
 need() { # PROGRAM PACKAGE
   command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
@@ -12,6 +15,8 @@ need npm npm
 need go golang-go
 need gofmt golang-go
 need ruby ruby
+need docker-registry docker-registry
+need htpasswd apache2-utils
 command -v ruby >/dev/null 2>&1 && ruby -e 'require "webrick"; require "minitest"' 2>/dev/null || missing="$missing ruby-webrick ruby-minitest"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
