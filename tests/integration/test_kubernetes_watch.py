@@ -53,11 +53,13 @@ class Script:
     def __init__(self, answers: list[Answer]) -> None:
         self.answers = answers
         self.queries: list[dict[str, str]] = []
+        self.over = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.queries.append(dict(request.query))
         if not self.answers:
-            await asyncio.Event().wait()
+            await self.over.wait()
+            return web.Response(status=503)
         return self.answers.pop(0)(request)
 
 
@@ -66,7 +68,7 @@ async def api_with(folder: Path, *answers: Answer) -> AsyncIterator[tuple[Api, S
     script = Script(list(answers))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", script.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     server = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -83,6 +85,7 @@ async def api_with(folder: Path, *answers: Answer) -> AsyncIterator[tuple[Api, S
     try:
         yield api, script
     finally:
+        script.over.set()
         await api.close()
         await runner.cleanup()
 
@@ -157,7 +160,7 @@ async def test_a_refusal_is_waited_out_and_forgets_nothing(tmp_path: Path, statu
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_write_that_the_api_cannot_take_now_is_unavailable(tmp_path: Path, status: int) -> None:
     async with api_with(tmp_path, refused(status)) as (api, _):
-        with pytest.raises(Unavailable, match="deployment 'greet'.*try again later"):
+        with pytest.raises(Unavailable, match=r"deployment 'greet'.*try again later"):
             await api.create("/x", {}, Pod, "deployment 'greet'")
 
 
@@ -170,5 +173,5 @@ async def test_an_answer_that_is_no_object_is_an_error_of_ours(tmp_path: Path) -
 @pytest.mark.parametrize("text", ["", "[]", "clusters: 5", "\x00", "{current-context: x}"])
 async def test_a_kubeconfig_that_gives_no_access_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "kubeconfig").write_text(text)
-    with pytest.raises(StokerError, match="kubeconfig.*gives no access"):
+    with pytest.raises(StokerError, match=r"kubeconfig.*gives no access"):
         await open_api(tmp_path / "kubeconfig")

@@ -15,8 +15,9 @@ import msgspec
 from aiohttp import ClientError, ClientResponse, ClientTimeout
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from yaml import YAMLError
 
-from stoker_gateway.providers.kubernetes.errors import error_of, unreachable
+from stoker_gateway.providers.kubernetes.errors import error_of, one_line, unreachable
 from stoker_gateway.providers.kubernetes.objects import Manifest
 from stoker_sdk.errors import StokerError
 
@@ -119,9 +120,11 @@ async def open_api(kubeconfig: Path | None, context: str = "") -> Api:
             config.load_incluster_config(client_configuration=settings)
         else:
             await config.load_kube_config(str(kubeconfig), context or None, settings, persist_config=False)
-    except (config.ConfigException, OSError, ValueError) as error:
+    except (config.ConfigException, OSError, ValueError, TypeError, LookupError, AttributeError, YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "the service account of this pod"
-        raise StokerError(f"{where} gives no access to a cluster: {error}; set KUBECONFIG to one that does") from error
+        raise StokerError(
+            f"{where} gives no access to a cluster: {one_line(str(error))}; set KUBECONFIG to one that does"
+        ) from error
     return Api(ApiClient(settings))
 
 
