@@ -6,7 +6,7 @@ What the user sent is kept verbatim: a client's `diff` must show no change (sect
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -262,6 +262,12 @@ class FunctionStatus(msgspec.Struct, omit_defaults=True, frozen=True, rename="ca
     created_at: str = msgspec.field(default_factory=lambda: GO_ZERO_TIME)
     usage: Usage | None = None
     stoker: Condition | None = None
+
+    @classmethod
+    def of(cls, spec: FunctionSpec, **facts: Any) -> FunctionStatus:
+        """What was asked for, verbatim, and `facts`: the fields that only the platform knows."""
+        asked = {name: value for name, value in msgspec.structs.asdict(spec).items() if name in cls.__struct_fields__}
+        return cls(**(asked | {"name": spec.service, "namespace": spec.key.namespace} | facts))
 
 
 def _whole_number(text: str, what: str) -> int:

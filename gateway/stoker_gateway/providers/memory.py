@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.routes import Route, Target, queue_annotations
 from stoker_sdk.errors import BadInput, Conflict, NotFound
@@ -21,8 +19,6 @@ from stoker_sdk.units import format_duration, now_rfc3339, parse_rfc3339
 
 MAX_REPLICAS = 1000
 """More is taken for a slip of the finger."""
-
-_STATUS_FIELDS = frozenset(FunctionStatus.__struct_fields__)
 
 
 @dataclass
@@ -101,12 +97,9 @@ class MemoryProvider:
 
     def get(self, key: FunctionKey) -> FunctionStatus:
         function = self._find(key)
-        wanted = {
-            name: value for name, value in msgspec.structs.asdict(function.spec).items() if name in _STATUS_FIELDS
-        }
-        wanted |= {"name": key.name, "namespace": key.namespace, "created_at": function.created_at}
-        return FunctionStatus(
-            **wanted,
+        return FunctionStatus.of(
+            function.spec,
+            created_at=function.created_at,
             replicas=function.replicas,
             available_replicas=len(function.healthy),
             stoker=_condition(function),

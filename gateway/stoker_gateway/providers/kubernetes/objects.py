@@ -135,5 +135,9 @@ class Status(_Object, frozen=True):
     code: int = 0
 
 
+class Ignored(_Object, frozen=True):
+    """An answer of which nothing is read."""
+
+
 Manifest = dict[str, Any]
 """What we write: JSON as Kubernetes documents it."""

@@ -32,7 +32,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
     mounts_of,
     service,
 )
-from stoker_gateway.providers.kubernetes.objects import Deployment, Manifest, Metadata, Secret
+from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Metadata, Secret
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Stored, stored_of
 from stoker_gateway.providers.kubernetes.view import View
@@ -46,10 +46,6 @@ log = logging.getLogger("stoker.kubernetes")
 MAX_REPLICAS = 1000
 """More is taken for a slip of the finger."""
 _ATTEMPTS = 5
-
-
-class _Any(msgspec.Struct):
-    """An answer of which nothing is read."""
 
 
 class KubernetesProvider:
@@ -142,12 +138,12 @@ class KubernetesProvider:
     async def _make_service(self, spec: FunctionSpec, owner: str) -> None:
         body, what = service(spec, owner), f"service {spec.service!r}"
         try:
-            await self._api.create(paths.services(spec.key.namespace), body, _Any, what)
+            await self._api.create(paths.services(spec.key.namespace), body, Ignored, what)
         except Conflict:
             found = await self._api.get(paths.service(spec.key), _Named, what)
             if (found.metadata.labels or {}).items() >= body["metadata"]["labels"].items():
                 # Its predecessor's, which the cluster has not collected yet.
-                await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, _Any, what)
+                await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, Ignored, what)
                 return
             raise Conflict(
                 f"service {spec.service!r} exists in namespace {spec.namespace!r} and is no function's of this "
@@ -173,7 +169,7 @@ class KubernetesProvider:
                 continue  # somebody else has changed it in between
             if old.spec.annotations != spec.annotations:
                 metadata: Manifest = {"metadata": service(spec)["metadata"]}
-                await self._api.patch(paths.service(spec.key), metadata, _Any, f"service {spec.service!r}")
+                await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
             return release.revision
         raise Conflict(f"function {spec.service!r} is being changed by others all the time: try again")
 

@@ -6,22 +6,16 @@ Those that were made by other means are used by functions like ours, and are not
 from __future__ import annotations
 
 import base64
-from typing import Any
-
-import msgspec
+from collections.abc import Awaitable
 
 from stoker_gateway.providers.kubernetes.api import Api
-from stoker_gateway.providers.kubernetes.objects import List, Manifest, Secret
+from stoker_gateway.providers.kubernetes.objects import Ignored, List, Manifest, Secret
 from stoker_gateway.secrets import check_value
 from stoker_sdk.errors import BadInput, Conflict, NotFound, Unprocessable
 from stoker_sdk.names import check_namespace, check_secret_name
 
 _LABELS = {"app.kubernetes.io/managed-by": "openfaas"}
 _SELECTOR = "app.kubernetes.io/managed-by=openfaas"
-
-
-class _Any(msgspec.Struct):
-    """An answer of which nothing is read: it holds the value."""
 
 
 class KubernetesSecrets:
@@ -33,13 +27,13 @@ class KubernetesSecrets:
     async def create(self, namespace: str, name: str, value: bytes) -> None:
         path, body = _path(namespace), _manifest(namespace, name, value)
         try:
-            await self._api.create(path, body, _Any, f"secret {name!r}")
+            await self._api.create(path, body, Ignored, f"secret {name!r}")
         except Conflict:
             raise Conflict(f"secret {name!r} exists already: update it, or remove it first") from None
 
     async def replace(self, namespace: str, name: str, value: bytes) -> None:
         data = _manifest(namespace, name, value)["data"]
-        await self._found(namespace, name, self._api.patch(_path(namespace, name), {"data": data}, _Any, "secret"))
+        await self._found(namespace, name, self._api.patch(_path(namespace, name), {"data": data}, Ignored, "secret"))
 
     async def delete(self, namespace: str, name: str) -> None:
         await self._found(namespace, name, self._api.delete(_path(namespace, name), f"secret {name!r}"))
@@ -57,12 +51,12 @@ class KubernetesSecrets:
 
     async def exists(self, namespace: str, name: str) -> bool:
         try:
-            await self._api.get(_path(namespace, name), _Any, f"secret {name!r}")
+            await self._api.get(_path(namespace, name), Ignored, f"secret {name!r}")
         except NotFound:
             return False
         return True
 
-    async def _found(self, namespace: str, name: str, request: Any) -> None:
+    async def _found(self, namespace: str, name: str, request: Awaitable[object]) -> None:
         try:
             await request
         except NotFound:

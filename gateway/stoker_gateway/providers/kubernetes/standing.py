@@ -14,8 +14,6 @@ from stoker_gateway.routes import Route, queue_annotations
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus
 from stoker_sdk.units import format_duration
 
-_STATUS_FIELDS = frozenset(FunctionStatus.__struct_fields__)
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -71,11 +69,9 @@ class Standing:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def status(self) -> FunctionStatus:
-        spec = self.stored.spec
-        wanted = {name: value for name, value in msgspec.structs.asdict(spec).items() if name in _STATUS_FIELDS}
-        wanted |= {"name": spec.service, "namespace": spec.key.namespace, "created_at": self.stored.created_at}
-        return FunctionStatus(
-            **wanted,
+        return FunctionStatus.of(
+            self.stored.spec,
+            created_at=self.stored.created_at,
             replicas=self.stored.replicas,
             available_replicas=len(targets_of(self.replicas)),
             stoker=self._condition(),

@@ -24,20 +24,8 @@ class Standing:
     restarts: int
 
     def status(self) -> FunctionStatus:
-        spec = self.record.spec
-        return FunctionStatus(
-            name=spec.service,
-            image=spec.image,
-            namespace=self.record.key.namespace,
-            env_process=spec.env_process,
-            env_vars=spec.env_vars,
-            constraints=spec.constraints,
-            secrets=spec.secrets,
-            labels=spec.labels,
-            annotations=spec.annotations,
-            limits=spec.limits,
-            requests=spec.requests,
-            read_only_root_filesystem=spec.read_only_root_filesystem,
+        return FunctionStatus.of(
+            self.record.spec,
             replicas=self._affordable,
             available_replicas=self._ready,
             created_at=self.record.created_at,

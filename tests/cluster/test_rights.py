@@ -1,0 +1,96 @@
+"""The provider under a service account with the rights of roles.yml alone; and what these rights do not cover."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from running_cluster import Cluster
+from running_platform import Platform, wait_for
+
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.messages import Secret
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+NAMESPACE = "stoker-rights"
+HANDLER = "def handle(req):\n    return open('/var/openfaas/secrets/token').read()\n"
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Access of a service account that has the Role, in a namespace of its own."""
+    cluster.ensure_namespace(NAMESPACE)
+    role = (Path(__file__).parent / "roles.yml").read_text()
+    cluster.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=role)
+    cluster.kubectl("create", "serviceaccount", "stoker", "-n", NAMESPACE)
+    cluster.kubectl(
+        "create", "rolebinding", "stoker", "-n", NAMESPACE, "--role=stoker", f"--serviceaccount={NAMESPACE}:stoker"
+    )
+    document = yaml.safe_load(cluster.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": wait_for(lambda: _token(cluster), "the account's token")}
+    path = tmp_path_factory.mktemp("rights") / "kubeconfig"
+    path.write_text(yaml.safe_dump(document))
+    yield path
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def _token(cluster: Cluster) -> str:
+    """From the Secret that old releases make by themselves, and that is asked for here of newer ones."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "stoker-token", "annotations": {"kubernetes.io/service-account.name": "stoker"}},
+    }
+    cluster.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=json.dumps(document))
+    found = cluster.kubectl("get", "secret", "stoker-token", "-n", NAMESPACE, "-o", "jsonpath={.data.token}")
+    return base64.b64decode(found).decode()
+
+
+def test_the_role_is_enough_for_all_that_the_api_does(cluster: Cluster, kubeconfig: Path) -> None:
+    image = cluster.function("rights", HANDLER)
+    flags = ("--provider", "kubernetes", "--no-async", "--function-namespace", NAMESPACE)
+    platform = Platform(flags=flags, KUBECONFIG=str(kubeconfig))
+    try:
+        client = platform.start().client
+        client.create_secret(Secret("token", NAMESPACE, "first"))
+        client.update_secret(Secret("token", NAMESPACE, "second"))
+        assert [secret.name for secret in client.secrets(NAMESPACE)] == ["token"]
+        client.create(FunctionSpec("reader", image, NAMESPACE, secrets=["token"]))
+        wait_for(lambda: client.function("reader", NAMESPACE).available_replicas == 1, "the function", 60)
+        assert platform.call(f"reader.{NAMESPACE}").text == "second"
+        client.update(FunctionSpec("reader", image, NAMESPACE, secrets=["token"], annotations={"note": "x"}))
+        client.scale("reader", 0, NAMESPACE)
+        assert platform.call(f"reader.{NAMESPACE}").text == "second"
+        client.remove("reader", NAMESPACE)
+        client.remove_secret("token", NAMESPACE)
+        assert "cannot" not in platform.log
+    finally:
+        print(platform.log)
+        platform.delete()
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "where"),
+    [
+        ("list", "secrets", "kube-system"),
+        ("get", "secrets", "default"),
+        ("create", "pods", NAMESPACE),
+        ("create", "pods/exec", NAMESPACE),
+        ("create", "deployments", "default"),
+        ("get", "configmaps", NAMESPACE),
+        ("create", "rolebindings", NAMESPACE),
+        ("list", "nodes", ""),
+        ("list", "namespaces", ""),
+    ],
+)
+def test_the_role_covers_nothing_else(kubeconfig: Path, verb: str, what: str, where: str) -> None:
+    place = ("-n", where) if where else ("--all-namespaces",)
+    question = ["kubectl", "--kubeconfig", str(kubeconfig), "auth", "can-i", verb, what, *place]
+    assert subprocess.run(question, capture_output=True, text=True, check=False).stdout.strip() == "no"
