@@ -139,6 +139,13 @@ async def until_state(harness: Harness, state: str, revision: int = 1, key: Func
     return condition(harness, key)
 
 
+async def until_serving(harness: Harness, revision: int) -> None:
+    """The route is told before the revision counts as proven."""
+    async with asyncio.timeout(LIMIT):
+        while condition(harness).serving != revision:
+            await asyncio.sleep(0.02)
+
+
 async def until_message(harness: Harness, words: str) -> Condition:
     """A reason may come later than the state that it explains, because the replica is asked for it."""
     async with asyncio.timeout(LIMIT):
@@ -214,7 +221,7 @@ async def test_an_update_replaces_the_replicas_and_never_leaves_the_route_empty(
     assert updated > revision
     await until_state(harness, "ready", updated)
     await routes.until(lambda: bool(routes.targets()) and not routes.targets() & before)
-    assert condition(harness).serving == updated
+    await until_serving(harness, updated)
     assert all(route is not None and route.targets for route in routes.history[told:])
 
 
