@@ -307,6 +307,14 @@ async def test_control_that_does_not_answer_is_waited_for_and_then_reported() ->
     assert answer.status == 503 and "Retry-After" in answer
 
 
+async def test_control_that_ends_before_it_answers_is_told_at_once_and_its_request_is_not_repeated() -> None:
+    async with back_end(leaves) as control, gateway(control=control.address) as gate:
+        answer = await gate.call(b"POST", b"/system/functions", body=b"{}")
+        assert (answer.status, answer["X-Stoker-Error"]) == (503, "platform; unavailable")
+        assert b"may be done or not" in answer.body
+        assert len(control.heads) == 1
+
+
 # Waiting and waking
 
 

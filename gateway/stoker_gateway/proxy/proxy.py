@@ -73,6 +73,10 @@ class Proxy:
         else:
             Call(self, exchange, self._control, target).begin()
 
+    def is_control(self, entry: Entry) -> bool:
+        """Whether this is the control API, not a function."""
+        return entry is self._control
+
     def _handle_async(self, exchange: Exchange, rest: bytes) -> None:
         if exchange.method == b"DELETE":
             # The contract's way to cancel a call (section 5.5).
