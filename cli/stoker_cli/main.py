@@ -39,6 +39,8 @@ COMMANDS = {
     "logs": ("stoker_cli.logs", "Show what a function printed."),
     "ready": ("stoker_cli.ready", "Wait until the gateway, or a function, can be called."),
     "scale": ("stoker_cli.scale", "Set a function's number of replicas."),
+    "revisions": ("stoker_cli.revisions", "List what was deployed of a function before."),
+    "rollback": ("stoker_cli.rollback", "Put an earlier revision of a function live again."),
     "remove": ("stoker_cli.remove", "Remove functions."),
     "secret": ("stoker_cli.secret", "Create, list, update and remove secrets."),
     "namespace": ("stoker_cli.namespace", "Create, show, change and remove namespaces."),

@@ -26,6 +26,9 @@ from stoker_sdk.messages import (
     FunctionNamespace,
     GatewayInfo,
     LogMessage,
+    Revision,
+    Rollback,
+    RollbackRequest,
     ScaleServiceRequest,
     Secret,
 )
@@ -116,6 +119,20 @@ class ControlClient:
             self._http.call("POST", path, query={"namespace": namespace}, body=body)
         except NotFound:
             raise NotFound(_no_function(name, namespace)) from None
+
+    def revisions(self, name: str, namespace: str = "") -> list[Revision]:
+        """The function's history, the oldest first."""
+        path = f"/system/function/{_segment(name)}/revisions"
+        return self._decode(self._http.call("GET", path, query={"namespace": namespace}), list[Revision])
+
+    def rollback(self, name: str, revision: int = 0, namespace: str = "") -> Rollback:
+        """Put a revision live again, 0 for the newest other version that did not fail.
+
+        Raises `NotFound`, which names those that there are, and `BadInput` when something that it needs is gone.
+        """
+        body = msgspec.json.encode(RollbackRequest(revision, namespace))
+        answer = self._http.call("POST", f"/system/function/{_segment(name)}/rollback", body=body)
+        return self._decode(answer, Rollback)
 
     def logs(self, request: LogRequest) -> Iterator[LogMessage]:
         """The lines as they come; ends when the gateway ends it, with `follow` usually never."""

@@ -38,6 +38,10 @@ DEFAULT_SCALE_FACTOR: Final = 20
 DEFAULT_SCALE_TARGET: Final = 50
 """What a replica is expected to bear when its function says nothing (section 6.1)."""
 
+DEFAULT_KEPT_REVISIONS: Final = 10
+"""As many as Kubernetes keeps of a Deployment."""
+_MOST_KEPT_REVISIONS: Final = 100
+
 LOCAL_REGISTRY = "stoker.local"
 """The registry part of an image that is an artefact of this machine: `stoker.local/NAME@sha256:HEX`."""
 
@@ -119,6 +123,15 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         return check_start_timeout(self.setting("start_timeout"))
 
     @property
+    def kept_revisions(self) -> int:
+        """How many revisions are kept of it, the one that is asked for now included."""
+        text = self.setting("revisions")
+        number = _whole_number(text, "revisions") if text else DEFAULT_KEPT_REVISIONS
+        if not 2 <= number <= _MOST_KEPT_REVISIONS:
+            raise BadInput(f"revisions is {number}: keep 2 to {_MOST_KEPT_REVISIONS}")
+        return number
+
+    @property
     def result_seconds(self) -> float:
         """How long the answers of its async calls are kept; 0: they are not."""
         text = self.setting("result")
@@ -184,7 +197,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
         _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target, self.start_timeout, self.probes
-        _ = self.result_seconds, self.is_idempotent
+        _ = self.result_seconds, self.is_idempotent, self.kept_revisions
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "

@@ -174,3 +174,34 @@ class CallReplay(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"
 
     headers: dict[str, str] = {}
     body: bytes | None = None
+
+
+class Revision(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """One revision in a function's history. `digest` is what the image's tag meant then, where that was asked.
+
+    `changed` names the fields that differ from the revision before, as `envVars.LEVEL`; `rollback_to` is the revision
+    that this one repeats. `serving`: calls go to it now, or would at zero replicas; `failed`: it could not start.
+    """
+
+    number: int
+    created_at: str
+    image: str
+    digest: str = ""
+    changed: list[str] = []
+    rollback_to: int = 0
+    serving: bool = False
+    failed: bool = False
+
+
+class RollbackRequest(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """Body of POST `/system/function/NAME/rollback`. `revision` 0: the newest other version that did not fail."""
+
+    revision: int = 0
+    namespace: str = ""
+
+
+class Rollback(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of a rollback: `revision` is asked for now, and has the content of `rollback_to`."""
+
+    revision: int
+    rollback_to: int

@@ -21,6 +21,7 @@ from stoker_gateway.control import (
     middleware,
     namespaces,
     openapi,
+    revisions,
     scale,
     secrets,
 )
@@ -45,6 +46,7 @@ from stoker_gateway.secrets import Secrets
 
 ROUTES = (
     *functions.ROUTES,
+    *revisions.ROUTES,
     *scale.ROUTES,
     *alert.ROUTES,
     *logs.ROUTES,

@@ -71,12 +71,13 @@ async def _deploy(request: web.Request, *, create: bool) -> web.Response:
     namespace = existing_namespace(request, spec.namespace or last(request, "namespace"))
     spec = msgspec.structs.replace(spec, namespace=namespace)
     async with request.app[NAMESPACES].written_in(namespace):
-        await _check_secrets(request, spec)
+        await check_secrets(request, spec)
         revision = await request.app[PROVIDER].deploy(spec, create=create)
     return answers.accepted({REVISION_HEADER: str(revision)})
 
 
-async def _check_secrets(request: web.Request, spec: FunctionSpec) -> None:
+async def check_secrets(request: web.Request, spec: FunctionSpec) -> None:
+    """Raise `BadInput` for a secret that is not there."""
     for name in spec.secrets or []:
         if not await request.app[SECRETS].exists(spec.namespace, name):
             raise BadInput(f"secret {name!r} does not exist in namespace {spec.namespace!r}: create it first")

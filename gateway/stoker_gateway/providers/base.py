@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from stoker_gateway.revisions import Kept
 from stoker_gateway.routes import Route
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.names import FunctionKey
@@ -58,8 +59,18 @@ class Provider(Protocol):
         `NotFound` (contract section 2.4). A missing secret or artefact is `BadInput`. An unchanged spec starts nothing.
         """
 
+    def revisions(self, key: FunctionKey) -> list[Kept]:
+        """The function's history, the oldest first: at least what is asked for now. Raises `NotFound`."""
+
+    async def rollback(self, key: FunctionKey, number: int) -> int:
+        """Deploy what a kept revision asked for, with the image that it had; returns the new revision's number.
+
+        Begins the rollout as `deploy` does. Raises `NotFound` for function and revision, and `BadInput`, with nothing
+        changed, when a secret or an artefact is gone.
+        """
+
     async def remove(self, key: FunctionKey) -> None:
-        """Forget the function and drain its replicas. Raises `NotFound`."""
+        """Forget the function with its history, and drain its replicas. Raises `NotFound`."""
 
     async def scale(self, key: FunctionKey, replicas: int) -> None:
         """Set the number of replicas; more start, surplus ones drain. Raises `NotFound`, `BadInput`."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
+from stoker_gateway.revisions import Kept, extended, find
 from stoker_gateway.routes import Route, Target, queue_annotations
 from stoker_sdk.errors import BadInput, Conflict, NotFound
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, Instance
@@ -29,6 +30,7 @@ class _Function:
     revision: int
     replicas: int
     created_at: str
+    history: list[Kept]
     serving: int = 0
     failure: str = ""
     instances: list[str] = field(default_factory=list)
@@ -68,9 +70,14 @@ class MemoryProvider:
             return await self._create(spec, create)
         if create:
             raise Conflict(f"function {spec.service!r} exists already: update it, or remove it first")
-        if spec != function.spec:
-            await self._update(function, spec)
-        return function.revision
+        return await self._update(function, spec)
+
+    def revisions(self, key: FunctionKey) -> list[Kept]:
+        return list(self._find(key).history)
+
+    async def rollback(self, key: FunctionKey, number: int) -> int:
+        function = self._find(key)
+        return await self._update(function, find(key, function.history, number).spec, rollback_to=number)
 
     async def remove(self, key: FunctionKey) -> None:
         self._find(key)
@@ -147,20 +154,26 @@ class MemoryProvider:
     async def _create(self, spec: FunctionSpec, create: bool) -> int:
         if not create:
             raise NotFound(f"function {spec.service!r} does not exist in namespace {spec.key.namespace!r}: create it")
-        function = _Function(spec, 1, spec.min_replicas, now_rfc3339())
+        now = now_rfc3339()
+        function = _Function(spec, 1, spec.min_replicas, now, [Kept(1, now, spec)])
         self._functions[spec.key] = function
         self._settle(function)
         await self._report(spec.key)
         return function.revision
 
-    async def _update(self, function: _Function, spec: FunctionSpec) -> None:
+    async def _update(self, function: _Function, spec: FunctionSpec, rollback_to: int = 0) -> int:
+        if spec == function.spec:
+            return function.revision
+        new = Kept(function.revision + 1, now_rfc3339(), spec, rollback_to=rollback_to)
+        function.history = extended(function.history, new, failed=bool(function.failure), serving=function.serving)
         function.spec = spec
-        function.revision += 1
+        function.revision = new.number
         function.replicas = max(function.replicas, spec.min_replicas)
         if spec.image not in self._broken:
             function.instances.clear()
         self._settle(function)
         await self._report(spec.key)
+        return function.revision
 
     def _settle(self, function: _Function) -> None:
         """Bring the replicas in line with what is asked for; a broken image starts none, and stops none."""

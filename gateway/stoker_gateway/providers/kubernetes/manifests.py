@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from stoker_gateway.providers.kubernetes.history import packed
 from stoker_gateway.providers.kubernetes.objects import Manifest
+from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput
 from stoker_sdk.function import FunctionSpec, Resources
 from stoker_sdk.names import FunctionKey, check_path, check_qualified_key
@@ -33,6 +35,11 @@ IDENTITY: Final = "internal.stoker.dev/id"
 REVISION: Final = "internal.stoker.dev/revision"
 RESTART: Final = "internal.stoker.dev/restart"
 PINNED: Final = "internal.stoker.dev/image"
+HISTORY: Final = "internal.stoker.dev/history"
+
+MAX_HISTORY: Final = 64 * 1024
+MAX_ANNOTATIONS: Final = 256 * 1024
+"""Bytes: of a history, and of all annotations of an object together, which is Kubernetes' own limit."""
 
 SECRETS_PATH: Final = "/var/openfaas/secrets"
 PULL_SECRET_TYPES: Final = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson")
@@ -69,6 +76,7 @@ class Release:
     """What is rolled out: the function, the image as the nodes are to fetch it, its secrets, and which one it is.
 
     `identity` is given once, when the function is created, so that what a removed one left is not taken for its own.
+    `history` ends with this revision.
     """
 
     spec: FunctionSpec
@@ -79,6 +87,7 @@ class Release:
     revision: int
     replicas: int
     restart: str = ""
+    history: Sequence[Kept] = field(default_factory=tuple)
 
 
 def mounts_of(secrets: Sequence[tuple[str, str, Sequence[str]]]) -> Mounts:
@@ -111,10 +120,12 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
         "spec": _pod(release, settings),
     }
     stored = {SPEC: msgspec.json.encode(spec).decode(), PINNED: release.image}
+    annotations = _annotations(spec) | marks | stored
+    annotations[HISTORY] = packed(release.history, _room(annotations))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(spec, _annotations(spec) | marks | stored),
+        "metadata": _metadata(spec, annotations),
         "spec": {
             "replicas": release.replicas,
             "revisionHistoryLimit": 10,
@@ -163,6 +174,12 @@ def grace_seconds(spec: FunctionSpec) -> int:
     environment = _environment(spec)
     drain = _seconds(environment["healthcheck_interval"])
     return math.ceil(drain + max(spec.timeout, _seconds(environment["write_timeout"])) + _CLOSING_SECONDS)
+
+
+def _room(annotations: Mapping[str, str]) -> int:
+    """Bytes that are left for the history beside these: the function itself comes first."""
+    taken = len(HISTORY) + sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    return min(MAX_HISTORY, MAX_ANNOTATIONS - taken)
 
 
 def _metadata(spec: FunctionSpec, annotations: Mapping[str, str]) -> Manifest:

@@ -36,10 +36,12 @@ from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Man
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Stored, stored_of
 from stoker_gateway.providers.kubernetes.view import View
+from stoker_gateway.revisions import Kept, extended, find
 from stoker_gateway.routes import Route
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.names import FunctionKey
+from stoker_sdk.units import now_rfc3339
 
 log = logging.getLogger("stoker.kubernetes")
 
@@ -85,15 +87,15 @@ class KubernetesProvider:
                 raise Conflict(f"function {spec.service!r} exists already: update it, or remove it first")
             mounts, image, pinned = await self._resolve(spec)
             if known is None:
+                history = [Kept(1, now_rfc3339(), spec, image)]
                 return await self._create(
-                    Release(spec, image, pinned, mounts, os.urandom(6).hex(), 1, spec.min_replicas)
+                    Release(spec, image, pinned, mounts, os.urandom(6).hex(), 1, spec.min_replicas, history=history)
                 )
             return await self._update(spec, mounts, image, pinned)
 
     async def _resolve(self, spec: FunctionSpec) -> tuple[Mounts, str, bool]:
         """Its secrets by their use, and the image that its tag means now."""
-        secrets = [await self._secret(spec, name) for name in spec.secrets or []]
-        mounts = mounts_of([(one.metadata.name, one.type, tuple(one.data or {})) for one in secrets])
+        mounts, secrets = await self._secrets_of(spec)
         logins: list[dict[str, Login]] = [
             read_pull_secret(one.metadata.name, one.type, one.data or {})
             for one in secrets
@@ -106,6 +108,10 @@ class KubernetesProvider:
                 log.warning("%s runs an image that is not pinned: %s", spec.key, error)
                 return mounts, spec.image, False
             raise Unavailable(f"{error}. Deploy with --unpinned to run whatever the tag means on each node") from None
+
+    async def _secrets_of(self, spec: FunctionSpec) -> tuple[Mounts, list[Secret]]:
+        secrets = [await self._secret(spec, name) for name in spec.secrets or []]
+        return mounts_of([(one.metadata.name, one.type, tuple(one.data or {})) for one in secrets]), secrets
 
     async def _secret(self, spec: FunctionSpec, name: str) -> Secret:
         path = paths.secret(spec.key.namespace, name)
@@ -150,13 +156,16 @@ class KubernetesProvider:
                 "platform: choose another name, or remove it with kubectl"
             ) from None
 
-    async def _update(self, spec: FunctionSpec, mounts: Mounts, image: str, pinned: bool) -> int:
+    async def _update(self, spec: FunctionSpec, mounts: Mounts, image: str, pinned: bool, rollback_to: int = 0) -> int:
         for _ in range(_ATTEMPTS):
             old = await self._read(spec.key)
             if spec == old.spec and image == old.image:
                 return old.revision
             replicas = old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas)
-            release = Release(spec, image, pinned, mounts, old.identity, old.revision + 1, replicas)
+            new = Kept(old.revision + 1, now_rfc3339(), spec, image, rollback_to=rollback_to)
+            release = Release(
+                spec, image, pinned, mounts, old.identity, new.number, replicas, history=self._extended(old, new)
+            )
             body = deployment(release, self._settings)
             body["metadata"]["resourceVersion"] = old.resource_version
             try:
@@ -172,6 +181,23 @@ class KubernetesProvider:
                 await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
             return release.revision
         raise Conflict(f"function {spec.service!r} is being changed by others all the time: try again")
+
+    def _extended(self, old: Stored, new: Kept) -> list[Kept]:
+        standing = self._view.standing(new.spec.key).status().stoker
+        if standing is None or standing.revision != old.revision:  # the watch is behind
+            return extended(old.revisions(), new, failed=False, serving=0)
+        return extended(old.revisions(), new, failed=standing.state == "failed", serving=standing.serving)
+
+    def revisions(self, key: FunctionKey) -> list[Kept]:
+        return self._view.find(key).revisions()
+
+    async def rollback(self, key: FunctionKey, number: int) -> int:
+        """The registry is not asked: the image is the one that the revision had, even if its tag means another now."""
+        self._view.find(key)
+        async with self._locks[key]:
+            kept = find(key, (await self._read(key)).revisions(), number)
+            mounts, _ = await self._secrets_of(kept.spec)
+            return await self._update(kept.spec, mounts, kept.image, "@" in kept.image, rollback_to=number)
 
     async def _read(self, key: FunctionKey) -> Stored:
         """As it is now: a cache may be behind what another process has written."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stoker_gateway.providers.kubernetes.manifests import IDENTITY, PINNED, RESTART, REVISION, SPEC
+from stoker_gateway.providers.kubernetes.history import unpacked
+from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY, PINNED, RESTART, REVISION, SPEC
 from stoker_gateway.providers.kubernetes.objects import Deployment
 from stoker_gateway.providers.kubernetes.pods import Replica, Trouble, number, targets_of
+from stoker_gateway.revisions import Kept
 from stoker_gateway.routes import Route, queue_annotations
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus
 from stoker_sdk.units import format_duration
@@ -30,6 +32,14 @@ class Stored:
     uid: str
     complete: bool
     """All replicas were ready once since the last change of what they are made of."""
+    packed_history: str
+
+    def revisions(self) -> list[Kept]:
+        """Its history, which ends with this revision. Somebody may have changed the annotation by hand."""
+        kept = [one for one in unpacked(self.packed_history) if one.spec.key == self.spec.key]
+        if kept and kept[-1].number == self.revision:
+            return kept
+        return [Kept(self.revision, self.created_at, self.spec, self.image)]
 
 
 def stored_of(deployment: Deployment) -> Stored | None:
@@ -50,6 +60,7 @@ def stored_of(deployment: Deployment) -> Stored | None:
         resource_version=metadata.resource_version,
         uid=metadata.uid,
         complete=_is_complete(deployment),
+        packed_history=metadata.annotation(HISTORY),
     )
 
 

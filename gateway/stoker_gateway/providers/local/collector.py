@@ -1,6 +1,6 @@
 """Removes artefacts and environments that nothing has used for a while, so that builds do not fill the disk for ever.
 
-Used is what a stored function names, now or in the revision that serves. What was built but not deployed yet is young:
+Used is what a stored function names in any revision that is kept of it. What was built but not deployed yet is young:
 a build and a deploy set the folder's time anew. A folder is renamed before it is emptied, in the same turn of the loop
 as the check, so that no deploy can take one that is half gone.
 """
@@ -21,13 +21,13 @@ from stoker_sdk.data_dir import DataDir
 log = logging.getLogger("stoker.collector")
 
 KEEP_SECONDS = 24 * 3600.0
-"""How long an unused artefact or environment stays: a rollback within a day needs no build."""
+"""How long an unused artefact or environment stays: what was built and not deployed yet."""
 _EVERY_SECONDS = 3600.0
 _TRASH = ".trash-"
 
 
 class Collector:
-    """`used()` gives the digests of all artefacts that stored functions name."""
+    """`used()` gives the digests of all artefacts that the kept revisions of stored functions name."""
 
     def __init__(self, data: DataDir, used: Callable[[], set[str]], keep: float = KEEP_SECONDS) -> None:
         self._data = data

@@ -20,6 +20,7 @@ from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import Follower, LogFiles
 from stoker_gateway.providers.local.plan import Version
 from stoker_gateway.providers.local.records import Record, Records
+from stoker_gateway.revisions import Kept, extended, find
 from stoker_gateway.routes import Route
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
@@ -115,8 +116,10 @@ class LocalProvider:
         return Version(revision, spec, digest, artefact)
 
     def _used_artefacts(self) -> set[str]:
+        """Of all that runs or may run again by a rollback."""
         records = [function.record for function in [*self._functions.values(), *self._leaving]]
-        specs = [spec for record in records for spec in (record.spec, record.serving_spec) if spec is not None]
+        specs = [kept.spec for record in records for kept in record.revisions]
+        specs += [record.serving_spec for record in records if record.serving_spec is not None]
         return {digest for spec in specs if (digest := spec.image.rpartition("sha256:")[2])}
 
     async def close(self) -> None:
@@ -142,19 +145,20 @@ class LocalProvider:
     async def _create(self, spec: FunctionSpec, create: bool) -> int:
         if not create:
             raise NotFound(f"function {spec.service!r} is not deployed in namespace {spec.key.namespace!r}")
-        version = self._version(spec, 1)
-        record = Record(spec, 1, now_rfc3339(), spec.min_replicas)
+        version, now = self._version(spec, 1), now_rfc3339()
+        record = Record(spec, 1, now, spec.min_replicas, history=[Kept(1, now, spec)])
         await asyncio.to_thread(self._records.save, record)
         function = LocalFunction(self, record, version, None, self._data.function_logs(spec.key))
         self._functions[spec.key] = function
         function.nudge()
         return 1
 
-    async def _update(self, function: LocalFunction, spec: FunctionSpec) -> int:
+    async def _update(self, function: LocalFunction, spec: FunctionSpec, rollback_to: int = 0) -> int:
         old = function.record
         if spec == old.spec and not old.failure:
             return old.revision
         version = self._version(spec, old.revision + 1)
+        new = Kept(version.revision, now_rfc3339(), spec, rollback_to=rollback_to)
         replicas = old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas)
         record = msgspec.structs.replace(
             old,
@@ -165,11 +169,21 @@ class LocalProvider:
             failure="",
             failure_code="",
             output=[],
+            history=extended(old.revisions, new, failed=bool(old.failure), serving=old.serving),
         )
         await asyncio.to_thread(self._records.save, record)
         self._dirty.pop(spec.key, None)
         function.roll_out(record, version)
         return version.revision
+
+    def revisions(self, key: FunctionKey) -> list[Kept]:
+        return list(self._find(key).record.revisions)
+
+    async def rollback(self, key: FunctionKey, number: int) -> int:
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            function = self._find(key)
+            kept = find(key, function.record.revisions, number)
+            return await self._update(function, kept.spec, rollback_to=number)
 
     async def remove(self, key: FunctionKey) -> None:
         async with self._locks.setdefault(key, asyncio.Lock()):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import StokerError
 from stoker_sdk.files import write_whole
 from stoker_sdk.function import FunctionSpec
@@ -25,7 +26,8 @@ class Record(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """`spec` is what the user asked for last, as revision `revision`; `serving` is the last revision that was ready.
 
     While a rollout runs, and after it failed, `serving_spec` is what replicas are made of. `failure` says why the
-    revision failed, `failure_code` likewise for programs; the last lines that it printed are in `output`.
+    revision failed, `failure_code` likewise for programs; the last lines that it printed are in `output`. The last
+    revision of `history` is this one.
     """
 
     spec: FunctionSpec
@@ -37,10 +39,16 @@ class Record(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     failure: str = ""
     failure_code: str = ""
     output: list[str] = []
+    history: list[Kept] = []
 
     @property
     def key(self) -> FunctionKey:
         return self.spec.key
+
+    @property
+    def revisions(self) -> list[Kept]:
+        """Its history: never empty, though the file may be of a release that kept none."""
+        return self.history or [Kept(self.revision, self.created_at, self.spec)]
 
 
 class Records:
