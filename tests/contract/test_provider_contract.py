@@ -258,6 +258,96 @@ async def test_a_good_update_mends_a_failed_one(harness: Harness, routes: Routes
     await routes.until(lambda: bool(routes.targets()))
 
 
+async def test_every_deploy_is_kept_as_a_revision(harness: Harness, routes: Routes) -> None:
+    first = await deploy_ready(harness, routes)
+    await harness.provider.deploy(harness.spec(), create=False)
+    second = await harness.provider.deploy(harness.spec(env_vars={"A": "2"}), create=False)
+    third = await harness.provider.deploy(harness.spec(env_vars={"A": "3"}, labels={"b": "c"}), create=False)
+    kept = harness.provider.revisions(GREET)
+    assert [one.number for one in kept] == [first, second, third]
+    assert [one.changed for one in kept] == [[], ["envVars.A"], ["envVars.A", "labels.b"]]
+    assert [one.spec.env_vars for one in kept] == [None, {"A": "2"}, {"A": "3"}]
+    assert all(parse_rfc3339(one.created_at).year > 2000 and not one.failed for one in kept)
+
+
+async def test_a_rollback_puts_an_earlier_revision_live_as_a_new_one(harness: Harness, routes: Routes) -> None:
+    first = await deploy_ready(harness, routes, env_vars={"A": "1"}, limits=Resources(memory="100Mi"))
+    second = await harness.provider.deploy(harness.spec(env_vars={"A": "2"}), create=False)
+    await until_state(harness, "ready", second)
+    await until_serving(harness, second)
+    await harness.provider.scale(GREET, 2)
+    await routes.until_count(2)
+    before, told = routes.targets(), len(routes.history)
+    third = await harness.provider.rollback(GREET, first)
+    assert third > second
+    await until_state(harness, "ready", third)
+    await routes.until(lambda: len(routes.targets()) == 2 and not routes.targets() & before)
+    await until_serving(harness, third)
+    assert all(route is not None and route.targets for route in routes.history[told:])
+    status = harness.provider.get(GREET)
+    assert (status.env_vars, status.limits, status.replicas) == ({"A": "1"}, Resources(memory="100Mi"), 2)
+    kept = harness.provider.revisions(GREET)
+    assert [(one.number, one.rollback_to) for one in kept] == [(first, 0), (second, 0), (third, first)]
+    assert kept[-1].changed == ["envVars.A", "limits.memory"]
+    assert (kept[-1].spec, kept[-1].image) == (kept[0].spec, kept[0].image)
+
+
+async def test_a_rollback_to_what_is_asked_for_already_changes_nothing(harness: Harness, routes: Routes) -> None:
+    revision = await deploy_ready(harness, routes)
+    before = routes.targets()
+    assert await harness.provider.rollback(GREET, revision) == revision
+    await until_state(harness, "ready", revision)
+    assert routes.targets() == before
+    assert len(harness.provider.revisions(GREET)) == 1
+
+
+async def test_a_rollback_mends_a_failed_update(harness: Harness, routes: Routes) -> None:
+    revision = await deploy_ready(harness, routes)
+    broken = await harness.provider.deploy(harness.broken_spec(), create=False)
+    await until_state(harness, "failed", broken)
+    mended = await harness.provider.rollback(GREET, revision)
+    assert (await until_state(harness, "ready", mended)).message == ""
+    assert [one.failed for one in harness.provider.revisions(GREET)] == [False, True, False]
+
+
+async def test_a_rollback_to_what_cannot_start_leaves_the_live_one_serving(harness: Harness, routes: Routes) -> None:
+    broken = await harness.provider.deploy(harness.broken_spec(), create=True)
+    await until_state(harness, "failed", broken)
+    live = await harness.provider.deploy(harness.spec(), create=False)
+    await until_state(harness, "ready", live)
+    await until_serving(harness, live)
+    before = routes.targets()
+    again = await harness.provider.rollback(GREET, broken)
+    assert (await until_state(harness, "failed", again)).serving == live
+    assert routes.targets() == before
+
+
+async def test_a_revision_that_is_not_there_is_named_with_those_that_are(harness: Harness, routes: Routes) -> None:
+    revision = await deploy_ready(harness, routes)
+    with pytest.raises(NotFound, match=f"'greet' has no revision 77 .*there are {revision}$"):
+        await harness.provider.rollback(GREET, 77)
+    assert [one.number for one in harness.provider.revisions(GREET)] == [revision]
+
+
+async def test_old_revisions_give_way(harness: Harness, routes: Routes) -> None:
+    few = {"stoker.dev/revisions": "3"}
+    await harness.provider.deploy(harness.spec(annotations=few), create=True)
+    for number in range(4):
+        last = await harness.provider.deploy(harness.spec(annotations=few, labels={"n": f"{number}"}), create=False)
+    kept = [one.number for one in harness.provider.revisions(GREET)]
+    assert len(kept) == 3 and kept[-2:] == [last - 1, last]  # with them the newest other one, or the one that serves
+
+
+async def test_a_removed_function_takes_its_history_with_it(harness: Harness, routes: Routes) -> None:
+    await deploy_ready(harness, routes)
+    await harness.provider.deploy(harness.spec(env_vars={"A": "2"}), create=False)
+    await harness.provider.remove(GREET)
+    with pytest.raises(NotFound, match="greet"):
+        harness.provider.revisions(GREET)
+    await deploy_ready(harness, routes)
+    assert [one.changed for one in harness.provider.revisions(GREET)] == [[]]
+
+
 async def test_scaling_up_down_and_to_zero_is_followed_by_the_route(harness: Harness, routes: Routes) -> None:
     await deploy_ready(harness, routes)
     for count in (3, 1, 0):
@@ -330,7 +420,10 @@ async def test_what_is_missing_is_not_found_by_name(harness: Harness, routes: Ro
         with pytest.raises(NotFound, match="nobody"):
             await attempt
     with pytest.raises(NotFound, match="nobody"):
-        provider.get(NOBODY)
+        await provider.rollback(NOBODY, 1)
+    for look in (provider.get, provider.revisions):
+        with pytest.raises(NotFound, match="nobody"):
+            look(NOBODY)
     for follow in (False, True):
         with pytest.raises(NotFound, match="nobody"):
             await anext(provider.logs(NOBODY, LogQuery(follow=follow)))

@@ -399,3 +399,34 @@ def on_a_terminal(stoker: Shell, *arguments: str) -> tuple[int, str]:
         except OSError:
             pass  # Linux reports the end of a terminal as an input/output error
     return process.wait(30), seen.decode()
+
+
+def test_revisions_are_listed_and_rolled_back_to(stoker: Shell, control: RunningControl) -> None:
+    deployed(control, env_vars={"LEVEL": "debug"})
+    control.run(control.provider.deploy(FunctionSpec("greet", "image:2", "openfaas-fn"), create=False))
+    done = stoker("rollback", "greet")
+    assert (done.code, done.out) == (0, "greet: revision 3, with the content of revision 1\n"), done.err
+    shown = [line.split(maxsplit=2) for line in stoker("revisions", "greet").out.splitlines()]
+    assert [number for number, *_ in shown] == ["Revision", "1", "2", "3"]
+    assert [rest.split(maxsplit=1) for *_, rest in shown[1:3]] == [
+        ["image:1", "created"],
+        ["image:2", "envVars.LEVEL, image"],
+    ]
+    assert shown[3][2].split(maxsplit=2) == ["serving", "image:1", "rollback to 1: envVars.LEVEL, image"]
+    found = json.loads(stoker("revisions", "greet", "--json").out)
+    assert [one["number"] for one in found] == [1, 2, 3]
+
+
+def test_a_rollback_says_what_is_wrong(stoker: Shell, control: RunningControl) -> None:
+    control.provider.break_image("broken", "exited with 3")
+    deployed(control)
+    control.run(control.provider.deploy(FunctionSpec("greet", "broken", "openfaas-fn"), create=False))
+    control.run(control.provider.deploy(FunctionSpec("greet", "image:3", "openfaas-fn"), create=False))
+    done = stoker("rollback", "greet", "9")
+    assert (done.code, done.out) == (1, "")
+    assert "function 'greet' has no revision 9" in done.err and "there are 1, 2, 3" in done.err
+    done = stoker("rollback", "greet", "2")
+    assert done.code == 1 and "function 'greet': it did not start: exited with 3" in done.err
+    assert stoker("rollback", "nobody").err.strip().endswith("deploy it first")
+    assert stoker("revisions", "nobody").code == 1
+    assert stoker("rollback", "greet", "0").code == 2

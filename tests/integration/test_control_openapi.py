@@ -113,6 +113,7 @@ def closed(schema: Any) -> Any:
     [
         ("/system/functions", ""),
         ("/system/function/{name}", "?usage=1"),
+        ("/system/function/{name}/revisions", ""),
         ("/system/secrets", ""),
         ("/system/namespaces", ""),
         ("/system/namespace/{name}", ""),

@@ -7,8 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import (
     DEFAULTS,
+    HISTORY,
+    MAX_ANNOTATIONS,
     Mounts,
     Release,
     Settings,
@@ -17,6 +20,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
     mounts_of,
     service,
 )
+from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput
 from stoker_sdk.function import FunctionSpec, Resources
 
@@ -28,7 +32,8 @@ def spec(**fields: Any) -> FunctionSpec:
 
 
 def made(settings: Settings = DEFAULTS, **fields: Any) -> dict[str, Any]:
-    told = {name: fields.pop(name) for name in ("mounts", "pinned", "replicas", "restart", "image") if name in fields}
+    names = ("mounts", "pinned", "replicas", "restart", "image", "history")
+    told = {name: fields.pop(name) for name in names if name in fields}
     release = Release(
         **({"spec": spec(**fields), "image": DIGEST, "pinned": True, "mounts": Mounts(), "identity": "one"} | told),
         **({} if "replicas" in told else {"replicas": 1}),
@@ -58,6 +63,16 @@ def test_names_labels_and_selector_are_the_contracts() -> None:
     labels = one["spec"]["template"]["metadata"]["labels"]
     assert labels == {"team": "x", "faas_function": "greet", "app.kubernetes.io/managed-by": "stoker"}
     assert one["metadata"]["labels"] == {"faas_function": "greet", "app.kubernetes.io/managed-by": "stoker"}
+
+
+def test_the_history_is_an_annotation_that_nobody_forges_and_that_leaves_room_for_the_function() -> None:
+    kept = [Kept(number, "2026-01-31T12:00:00Z", spec(env_vars={"A": f"{number}"}), DIGEST) for number in (1, 2, 3)]
+    one = made(history=kept, annotations={HISTORY: "forged"})
+    assert unpacked(one["metadata"]["annotations"][HISTORY]) == kept
+    long = made(history=kept, annotations={"note": "x" * 87_000})["metadata"]["annotations"]
+    assert sum(len(key) + len(value) for key, value in long.items()) <= MAX_ANNOTATIONS
+    full = made(history=kept, annotations={"note": "x" * 131_000})["metadata"]["annotations"]
+    assert full[HISTORY] == ""
 
 
 def test_a_rollout_surges_first_and_takes_nothing_away() -> None:
