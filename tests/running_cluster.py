@@ -46,7 +46,8 @@ class Cluster:
         self._was_up = True
         self.kubeconfig = Path(GIVEN)
         self.registry = os.environ.get("STOKER_TEST_REGISTRY", OWN_REGISTRY)
-        self._environment = dict(os.environ)
+        self.base_image = os.environ.get("STOKER_TEST_BASE_IMAGE", f"{self.registry}/library/python:3.11-slim")
+        self.environment = dict(os.environ)
         self._docker = "docker"
 
     def start(self) -> Cluster:
@@ -55,7 +56,7 @@ class Cluster:
             self._was_up = self._is_up()
             self.kubeconfig = Path(_last_line(_run([str(SCRIPTS / "up")])))
             _run([str(SCRIPTS / "base-images")])
-            self._environment["DOCKER_HOST"] = _last_line(_run([str(SCRIPTS / "docker")]))
+            self.environment["DOCKER_HOST"] = _last_line(_run([str(SCRIPTS / "docker")]))
             self._docker = "/usr/bin/docker"
         return self
 
@@ -82,33 +83,32 @@ class Cluster:
         image = f"{self.registry}/{name}:{tag}"
         if self._is_pushed(image):
             return image
-        base = os.environ.get("STOKER_TEST_BASE_IMAGE", f"{self.registry}/library/python:3.11-slim")
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder)
             _copy_runtime(context / "site")
             _write(context, {"function/__init__.py": "", "function/handler.py": handler})
-            self.build(image, context, _DOCKERFILE.format(base=base))
+            self.build(image, context, _DOCKERFILE.format(base=self.base_image))
         return image
 
     def build(self, image: str, context: Path, dockerfile: str) -> None:
         """Build with BuildKit, and push."""
         (context / "Dockerfile").write_text(dockerfile)
-        self._run_docker("build", "-q", "-t", image, str(context))
-        self._run_docker("push", "-q", image)
+        self.docker("build", "-q", "-t", image, str(context))
+        self.docker("push", "-q", image)
 
     def tag(self, image: str, name: str) -> str:
         """Let NAME:TAG of the registry mean this image from now on."""
         other = f"{self.registry}/{name}"
-        self._run_docker("tag", image, other)
-        self._run_docker("push", "-q", other)
+        self.docker("tag", image, other)
+        self.docker("push", "-q", other)
         return other
 
     def push_as(self, image: str, other: str, user: str, password: str) -> None:
         """Push an image under another name, to a registry that wants a password."""
         with tempfile.TemporaryDirectory() as folder:
-            self._run_docker("--config", folder, "login", "-u", user, "--password-stdin", other, input=password)
-            self._run_docker("tag", image, other)
-            self._run_docker("--config", folder, "push", "-q", other)
+            self.docker("--config", folder, "login", "-u", user, "--password-stdin", other, input=password)
+            self.docker("tag", image, other)
+            self.docker("--config", folder, "push", "-q", other)
 
     def _is_pushed(self, image: str) -> bool:
         path, _, tag = image.removeprefix(f"{self.registry}/").partition(":")
@@ -119,8 +119,9 @@ class Cluster:
         except OSError:
             return False
 
-    def _run_docker(self, *arguments: str, input: str | None = None) -> str:
-        environment = self._environment | {"DOCKER_BUILDKIT": "1"}
+    def docker(self, *arguments: str, input: str | None = None) -> str:
+        """What docker prints; fails with its error."""
+        environment = self.environment | {"DOCKER_BUILDKIT": "1"}
         return _run([self._docker, *arguments], input=input, environment=environment)
 
 

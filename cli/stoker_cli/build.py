@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags
+from stoker_cli.build_flags import BuildFlags, build_flags, builder_option, one_platform
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, required_stack
 from stoker_cli.options import Selection, Target, selection_options, target_options
@@ -17,7 +17,8 @@ from stoker_cli.surroundings import Surroundings
 @target_options
 @selection_options
 @build_flags
-@click.option("--docker", is_flag=True, help="Build images with Docker, also of what the gateway could build.")
+@builder_option
+@click.option("--platform", default="", metavar="NAME", help="For which one Docker builds, such as linux/arm64.")
 @click.option("--shrinkwrap", is_flag=True, help="Only write Docker's build context, into ./build/NAME.")
 @click.pass_obj
 def build(
@@ -25,30 +26,34 @@ def build(
     target: Target,
     selection: Selection,
     flags: BuildFlags,
-    docker: bool,
+    builder: str,
+    platform: str,
     shrinkwrap: bool,
 ) -> None:
     """Build the functions of a stack and print their images; deploy nothing.
 
     The gateway builds what it has a template for, and runs the template's tests: a failing test means no image.
-    Functions with `lang: dockerfile`, or with a template that only makes images, are built with Docker here. The
-    log goes to standard error and the images, one a line, to standard output. Unchanged sources build nothing.
+    Functions with `lang: dockerfile`, or with a template that only makes images, are built with Docker here, by
+    BuildKit; and so is everything when the gateway's functions run on a cluster, or with --builder docker. The log
+    goes to standard error and the images, one a line, to standard output. Unchanged sources build nothing.
 
     \b
     stoker build
-    stoker build --docker --build-arg LEVEL=2 --tag sha
+    stoker build --builder docker --build-arg LEVEL=2 --tag sha
     stoker deploy --name greet --image "$(stoker build --filter greet)"
     """
+    from stoker_cli.builds import settled
     from stoker_cli.pipeline import build_functions, prepare, shrinkwrap_functions
     from stoker_sdk.stack import select
 
     stack = required_stack(target, surroundings, selection)
     functions = select(stack.functions, selection.filter, selection.regex)
-    flags = replace(flags, docker=docker)
+    flags = replace(flags, builder=builder, platform=one_platform(platform))
     prepare(stack, functions, flags, surroundings.environment)
     if shrinkwrap:
         shrinkwrap_functions(stack, functions)
         return
     with connected(target, surroundings, stack) as client:
+        flags = settled(flags, client, stack, functions)
         for image in build_functions(client, stack, functions, flags, surroundings.environment):
             click.echo(image)

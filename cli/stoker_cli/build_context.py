@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from stoker_builder.templates import Template, find_template
+from stoker_cli.runtime_wheel import write_runtime_wheel
 from stoker_sdk.errors import BadInput, NotFound, StokerError
 from stoker_sdk.paths import check_tree, inside
 from stoker_sdk.stack import Stack, StackFunction
@@ -14,6 +15,9 @@ DOCKERFILE = "dockerfile"
 """The language whose handler folder is the whole context."""
 
 BUILD_FOLDER = "build"
+_WANTS_RUNTIME = "ARG STOKER_PACKAGE"
+"""In the Dockerfiles that install our watchdog."""
+
 _NOT_COPIED = (BUILD_FOLDER, "template", ".git")
 
 
@@ -87,7 +91,10 @@ def build_arguments(
 
 
 def write_context(stack: Stack, function: StackFunction, template: Template | None) -> Path:
-    """Write the context anew and return its folder. Raises `BadInput` for links that leave, and odd files."""
+    """Write the context anew and return its folder. Raises `BadInput` for links that leave, and odd files.
+
+    A Dockerfile that installs our watchdog finds it as a wheel in the context, of the release that runs here.
+    """
     part = stack.part_of(function)
     handler = stack.handler_folder(function)
     check_tree(handler, f"{part.file}: functions.{function.name}.handler")
@@ -103,9 +110,16 @@ def write_context(stack: Stack, function: StackFunction, template: Template | No
         _copy(handler, target, _NOT_COPIED)
         for name, path in extras.items():
             _copy(path, target / name)
+        if _wants_runtime(folder):
+            write_runtime_wheel(folder)
     except (shutil.Error, OSError) as error:
         raise StokerError(f"the build context {folder} cannot be written: {_reason(error)}") from None
     return folder
+
+
+def _wants_runtime(context: Path) -> bool:
+    dockerfile = context / "Dockerfile"
+    return dockerfile.is_file() and _WANTS_RUNTIME in dockerfile.read_text(errors="replace")
 
 
 def _emptied(parent: Path, name: str) -> Path:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
 from stoker_cli.options import Function
+from stoker_sdk.errors import BadUsage
 
+DOCKER, LOCAL = "docker", "local"
+PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?")
 TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
 
 
 @dataclass(frozen=True)
 class BuildFlags:
-    """How to build. `arguments` and `options` are added to those of the stack; `tag` is one of `TAGS`."""
+    """How to build. `arguments` and `options` are added to those of the stack; `tag` is one of `TAGS`; `builder` is
+    `DOCKER`, `LOCAL`, or empty where it has not been settled (`builds.settled`).
+    """
 
     arguments: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
@@ -27,7 +33,8 @@ class BuildFlags:
     parallel: int = 1
     quiet: bool = False
     pulls_templates: bool = True
-    docker: bool = False
+    builder: str = ""
+    platform: str = ""
 
 
 def tag_option(function: Function) -> Function:
@@ -38,6 +45,25 @@ def tag_option(function: Function) -> Function:
         default="latest",
         help="What to add to the image's tag: from git (sha, branch, describe) or from the handler (digest).",
     )(function)
+
+
+def builder_option(function: Function) -> Function:
+    """Adds --builder; the command gets it as `builder`, empty when it is not given."""
+    return click.option(
+        "--builder",
+        type=click.Choice((DOCKER, LOCAL)),
+        default=None,
+        callback=lambda _context, _parameter, given: given or "",
+        help="docker: images, with BuildKit. local: by the gateway, what it can. [default: docker for a cluster]",
+    )(function)
+
+
+def one_platform(text: str) -> str:
+    """The value of --platform for an image that is kept here. Raises `BadUsage`."""
+    if text and not PLATFORM.fullmatch(text):
+        several = "several at once are for `stoker publish`" if "," in text else "write one such as linux/arm64"
+        raise BadUsage(f"--platform {text[:80]!r} is no platform: {several}")
+    return text
 
 
 _NAMES = ("build_arg", "build_option", "build_label", "no_cache", "squash", "pull", "tag", "parallel", "quiet")

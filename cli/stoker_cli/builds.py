@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from stoker_cli.build_context import build_arguments, built_in_for, copied_paths, needs_docker, template_of
-from stoker_cli.build_flags import BuildFlags
+from stoker_cli.build_flags import DOCKER, LOCAL, BuildFlags
 from stoker_cli.progress import Progress
 from stoker_sdk.archive import BuildSettings, pack
 from stoker_sdk.client import ControlClient
@@ -14,6 +15,9 @@ from stoker_sdk.errors import StokerError, Unavailable
 from stoker_sdk.messages import BuildLine
 from stoker_sdk.paths import check_tree
 from stoker_sdk.stack import Stack, StackFunction
+
+CLUSTER = "kubernetes"
+"""`orchestration` of a gateway whose functions are pods."""
 
 
 def needs_build(function: StackFunction, image: str) -> bool:
@@ -69,7 +73,18 @@ def make(
 
 def is_image(stack: Stack, function: StackFunction, flags: BuildFlags) -> bool:
     """Whether Docker builds the function, so that there is an image to push."""
-    return function.is_built_here and (flags.docker or needs_docker(function, template_of(stack, function)))
+    return function.is_built_here and (flags.builder == DOCKER or needs_docker(function, template_of(stack, function)))
+
+
+def settled(flags: BuildFlags, client: ControlClient, stack: Stack, functions: Sequence[StackFunction]) -> BuildFlags:
+    """The flags with a builder: unless they name one, Docker where functions are pods, which are made of images.
+
+    The gateway is only asked where it makes a difference.
+    """
+    if flags.builder or all(is_image(stack, function, flags) for function in functions if function.is_built_here):
+        return flags
+    provider = client.info().provider
+    return replace(flags, builder=DOCKER if provider and provider.orchestration == CLUSTER else LOCAL)
 
 
 def _followed(lines: Iterable[BuildLine], progress: Progress) -> str:

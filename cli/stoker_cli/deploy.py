@@ -43,13 +43,15 @@ def deploy(
     """Deploy the functions of a stack, or with --name and --image one function without a stack.
 
     A function of a stack that the gateway can build is built first, unless skip_build is set, its image carries a
-    digest (NAME@sha256:...), or --image is given. Unchanged sources build nothing. A function that exists already
+    digest (NAME@sha256:...), or --image is given; for a gateway on a cluster the image that `stoker up` would make is
+    taken as it is. Unchanged sources build nothing. A function that exists already
     is changed without losing a call; with --update=false it is refused, with --replace removed first.
 
     \b
     stoker deploy -f stack.yml --env LEVEL=debug
     stoker deploy --name greet --image stoker.local/greet@sha256:... --secret api-key
     """
+    from stoker_cli.builds import needs_build, settled
     from stoker_cli.pipeline import deploy_functions, prepare
     from stoker_sdk.stack import Stack, StackFunction, select
 
@@ -65,6 +67,7 @@ def deploy(
     flags = BuildFlags(rollout.build_arguments, tag=tag)
     prepare(stack, functions, flags, surroundings.environment)
     with connected(target, surroundings, stack, rollout.timeout) as client:
+        flags = settled(flags, client, stack, [each for each in functions if needs_build(each, image)])
         images = _images(client, stack, flags, surroundings.environment, image)
         deploy_functions(client, stack, functions, rollout, images)
 

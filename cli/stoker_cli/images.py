@@ -1,4 +1,7 @@
-"""Images by Docker: build, push and publish (contract section 9.5), and the names that they get."""
+"""Images by Docker: build, push and publish (contract section 9.5), and the names that they get.
+
+They are built by BuildKit. A stage `test` of the Dockerfile is always run, also where nothing needs it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from pathlib import Path
 
 from stoker_cli.build_context import build_arguments, template_of, write_context
 from stoker_cli.build_flags import BuildFlags
+from stoker_cli.docker.build_log import BuildLog
+from stoker_cli.docker.client import REASON, Client, find_buildx, find_client
+from stoker_cli.docker.dockerfile import TEST_STAGE, leaves_out_tests
 from stoker_cli.programs import find_program, follow, output_of
 from stoker_cli.progress import Progress
 from stoker_sdk.deployment import tagged
@@ -16,10 +22,9 @@ from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.paths import inside
 from stoker_sdk.stack import Stack, StackFunction
 
-PLATFORM = "linux/amd64"
-_REASON = "images are built and pushed with it"
 _BUILDER = "multiarch"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_DIGEST = re.compile(r"\bdigest: (sha256:[0-9a-f]{64})\b")
 _NO_TAG_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -50,32 +55,45 @@ def folder_digest(folder: Path) -> str:
 def build_image(
     stack: Stack, function: StackFunction, flags: BuildFlags, environment: Mapping[str, str], progress: Progress
 ) -> str:
-    """Write the context, run `docker build` in it, and return the image's name."""
-    docker = find_program("docker", _REASON, environment)
+    """Write the context, build it, and return the image's name. Raises `FailedTests`, and `StokerError` with the
+    last lines of the step that failed.
+    """
+    client = find_client(environment)
     image, context = _prepared(stack, function, flags, environment)
-    progress.step("building with docker")
-    secrets = _secrets(stack, function)
-    extra = [
+    options = [
         *(["--squash"] if flags.squash else []),
+        *([f"--platform={flags.platform}"] if flags.platform else []),
         *_flagged(flags),
         *_arguments(stack, function, flags, environment),
-        *secrets,
-        "--tag",
-        image,
-        ".",
+        *_secrets(stack, function),
     ]
-    buildkit = {"DOCKER_BUILDKIT": "1"} if secrets else {}
-    follow([docker, "build", *extra], progress.log, {**environment, **buildkit}, context)
+    if leaves_out_tests(_dockerfile(context)):
+        progress.step("testing with docker")
+        _build(client, [*client.build(), *options, f"--target={TEST_STAGE}", "."], environment, progress, context)
+    progress.step("building with docker")
+    _build(client, [*client.build(), *options, "--tag", image, "."], environment, progress, context)
     return image
 
 
-def push_image(image: str, environment: Mapping[str, str], progress: Progress) -> None:
-    """Raises `BadInput` for a name without a registry or owner: it would go to the world's library images."""
+def push_image(image: str, environment: Mapping[str, str], progress: Progress) -> str:
+    """Push, and return the image with the digest that the registry has it under.
+
+    Raises `BadInput` for a name without a registry or owner: it would go to the world's library images.
+    """
     if "/" not in image:
         raise BadInput(f"image {image!r} cannot be pushed: put the registry or the owner in front, such as me/{image}")
-    docker = find_program("docker", _REASON, environment)
+    docker = find_program("docker", REASON, environment)
     progress.step(f"pushing {image}")
-    follow([docker, "push", image], progress.log, environment)
+    digests: list[str] = []
+
+    def log(line: str) -> None:
+        digests.extend(_DIGEST.findall(line))
+        progress.log(line)
+
+    follow([docker, "push", image], log, environment)
+    if not digests:
+        raise StokerError(f"docker has pushed {image} and named no digest: nobody can say what lies in the registry")
+    return f"{image}@{digests[-1]}"
 
 
 def publish_image(
@@ -88,19 +106,43 @@ def publish_image(
     progress: Progress,
 ) -> str:
     """Build for several platforms with buildx and push in one go; returns the image's name."""
-    docker = find_program("docker", _REASON, environment)
-    _check_buildx(docker, environment)
+    client = find_buildx(environment)
     image, context = _prepared(stack, function, flags, environment)
     if "/" not in image:
         raise BadInput(f"image {image!r} cannot be published: put the registry or the owner in front")
     progress.step(f"publishing for {platforms}")
-    _ensure_builder(docker, environment, progress)
+    _ensure_builder(client.program, environment, progress)
     names = [image, *(f"{image.rpartition(':')[0]}:{extra}" for extra in extra_tags)]
-    command = [docker, "buildx", "build", f"--builder={_BUILDER}", "--progress=plain", f"--platform={platforms}"]
-    command += ["--output=type=registry,push=true", *_flagged(flags)]
+    command = [client.program, "buildx", "build", f"--builder={_BUILDER}", "--progress=plain"]
+    command += [f"--platform={platforms}", *_flagged(flags)]
     command += [*_arguments(stack, function, flags, environment), *_secrets(stack, function)]
-    follow([*command, *(f"--tag={name}" for name in names), "."], progress.log, environment, context)
+    if leaves_out_tests(_dockerfile(context)):
+        _build(client, [*command, f"--target={TEST_STAGE}", "."], environment, progress, context)
+    command += ["--output=type=registry,push=true", *(f"--tag={name}" for name in names)]
+    _build(client, [*command, "."], environment, progress, context)
     return image
+
+
+def _build(
+    client: Client, command: list[str], environment: Mapping[str, str], progress: Progress, context: Path
+) -> None:
+    build = BuildLog()
+
+    def log(line: str) -> None:
+        for shown in build.lines(line):
+            progress.log(shown)
+
+    try:
+        follow(command, log, client.environment(environment), context)
+    except StokerError as error:
+        raise (build.failure() or error) from None
+
+
+def _dockerfile(context: Path) -> str:
+    try:
+        return (context / "Dockerfile").read_text(errors="replace")
+    except FileNotFoundError:
+        return ""  # docker says so better
 
 
 def _prepared(
@@ -132,16 +174,6 @@ def _secrets(stack: Stack, function: StackFunction) -> list[str]:
             raise BadInput(f"{what}: there is no file {file!r} beside the stack file")
         parts += ["--secret", f"id={name},src={path}"]
     return parts
-
-
-def _check_buildx(docker: str, environment: Mapping[str, str]) -> None:
-    try:
-        output_of([docker, "buildx", "version"], environment)
-    except StokerError:
-        raise StokerError(
-            "docker has no buildx plug-in here, which builds for several platforms: "
-            "install it, or use `stoker build` and `stoker push`"
-        ) from None
 
 
 def _ensure_builder(docker: str, environment: Mapping[str, str], progress: Progress) -> None:

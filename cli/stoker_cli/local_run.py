@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags
+from stoker_cli.build_flags import DOCKER, LOCAL, BuildFlags, build_flags
 from stoker_cli.command import Command
 from stoker_cli.connection import required_stack
 from stoker_cli.options import Selection, Target, stack_options
@@ -67,7 +67,7 @@ def local_run(
     if len(functions) > 1:
         raise BadUsage(f"the stack has {len(functions)} functions: say which one to run")
     function = functions[0]
-    flags = replace(flags, docker=docker)
+    flags = replace(flags, builder=DOCKER if docker else LOCAL)
     image = _image(stack, function, flags, surroundings, builds=build and not prints)
     command = docker_command(function, image, port, network, pairs(env, "--env"), _secrets(function, stack))
     if prints:

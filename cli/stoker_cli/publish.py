@@ -6,14 +6,13 @@ import re
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags
+from stoker_cli.build_flags import PLATFORM, BuildFlags, build_flags
 from stoker_cli.command import Command
 from stoker_cli.connection import required_stack
 from stoker_cli.options import Selection, Target, selection_options, stack_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.errors import BadUsage
 
-_PLATFORMS = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?(,[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -21,7 +20,9 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 @stack_options
 @selection_options
 @build_flags
-@click.option("--platforms", default="linux/amd64", metavar="LIST", help="Such as linux/amd64,linux/arm64.")
+@click.option(
+    "--platforms", "--platform", default="linux/amd64", metavar="LIST", help="Such as linux/amd64,linux/arm64."
+)
 @click.option("--extra-tag", multiple=True, metavar="TAG", help="A further tag of the image; may be repeated.")
 @click.pass_obj
 def publish(
@@ -47,7 +48,7 @@ def publish(
     from stoker_cli.progress import progress_of
     from stoker_sdk.stack import StackFunction, select
 
-    if not _PLATFORMS.fullmatch(platforms):
+    if not all(PLATFORM.fullmatch(name) for name in platforms.split(",")):
         raise BadUsage(f"--platforms {platforms[:80]!r} is no list of platforms: write linux/amd64,linux/arm64")
     for text in extra_tag:
         if not _TAG.fullmatch(text):

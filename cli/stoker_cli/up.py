@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags
+from stoker_cli.build_flags import BuildFlags, build_flags, builder_option, one_platform
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, read_stack, required_stack
 from stoker_cli.deploy_options import Rollout, rollout_options
 from stoker_cli.options import Selection, Target, selection_options, target_options
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.errors import BadUsage
 
 if TYPE_CHECKING:
     from stoker_cli.progress import Progress
@@ -32,7 +31,14 @@ if TYPE_CHECKING:
 @click.option("--skip-push", is_flag=True, help="Do not push images that Docker has built.")
 @click.option("--skip-deploy", is_flag=True, help="Only build and push.")
 @click.option("--publish", is_flag=True, help="Build all images with buildx and push them in one go.")
-@click.option("--platforms", default="", metavar="LIST", help="For --publish. [default: linux/amd64]")
+@builder_option
+@click.option(
+    "--platforms",
+    "--platform",
+    default="",
+    metavar="LIST",
+    help="Of images; several want --publish. [default: its own]",
+)
 @click.pass_obj
 def up(
     surroundings: Surroundings,
@@ -44,21 +50,23 @@ def up(
     skip_push: bool,
     skip_deploy: bool,
     publish: bool,
+    builder: str,
     platforms: str,
 ) -> None:
     """Build and deploy the functions of a stack, wait until they are ready, and print their URLs.
 
     Functions with skip_build, or without a lang and a handler, are deployed with the image that the stack names.
-    Images that Docker builds are pushed. The first failure ends the command; functions that were deployed before
-    stay. Unchanged sources build nothing. For the shortest way from saving to an answer, see `stoker dev`.
+    Images that Docker builds are pushed; it builds everything for a gateway whose functions run on a cluster, and
+    with --builder docker. The first failure ends the command; functions that were deployed before stay. Unchanged
+    sources build nothing. For the shortest way from saving to an answer, see `stoker dev`.
 
     \b
     stoker up
     stoker up -f stack.yml --filter 'web-*' --label team=blue
+    stoker up --builder docker --platform linux/arm64
     stoker up --watch
     """
-    if platforms and not publish:
-        raise BadUsage("--platforms is for --publish: give both, or none")
+    flags = replace(flags, builder=builder, platform="" if publish else one_platform(platforms))
     rollout = replace(rollout, overrides=replace(rollout.overrides, namespace=target.namespace))
 
     def once() -> Stack:
@@ -83,6 +91,7 @@ def _run(
     functions = select(way.stack.functions, selection.filter, selection.regex)
     prepare(way.stack, functions, way.flags, surroundings.environment)
     with connected(target, surroundings, way.stack, rollout.timeout) as client:
+        way.settle(client, functions)
         way.build_ahead(client, functions)
         if not skip_deploy:
             deploy_functions(client, way.stack, functions, rollout, way.images(client))
@@ -117,6 +126,13 @@ class _Way:
         self._pushes = pushes
         self._platforms = platforms
         self._made: dict[str, str] = {}
+
+    def settle(self, client: ControlClient, functions: tuple[StackFunction, ...]) -> None:
+        """Choose the builder, now that the gateway can be asked."""
+        from stoker_cli.builds import settled
+
+        if not self._platforms:
+            self.flags = settled(self.flags, client, self.stack, functions)
 
     def build_ahead(self, client: ControlClient, functions: tuple[StackFunction, ...]) -> None:
         """With --parallel, everything is built before the first is deployed."""

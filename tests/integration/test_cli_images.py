@@ -41,25 +41,33 @@ functions:
 
 DOCKER = """#!{python}
 import json, os, sys
+if sys.argv[1:] == ["--version"]:
+    sys.exit(print("Docker version 20.10.24, build 1"))
+if sys.argv[1:] == ["buildx", "version"]:
+    sys.exit({no_buildx} or print("buildx v0.12"))
 with open({trace!r}, "a") as file:
     file.write(json.dumps([sys.argv[1:], os.getcwd(), os.environ.get("DOCKER_BUILDKIT", "")]) + "\\n")
 print("docker says", sys.argv[1], flush=True)
-if "fail" in " ".join(sys.argv) or (sys.argv[1:2] == ["buildx"] and {no_buildx}):
+if sys.argv[1] == "push":
+    print("1: digest: sha256:" + "d" * 64 + " size: 528")
+if "fail" in " ".join(sys.argv):
     print("no space left on device", file=sys.stderr)
     sys.exit(7)
 """
+DIGEST = "sha256:" + "d" * 64
 
 
 class Docker:
     """A folder for PATH with the stand-in, and what it was asked."""
 
     def __init__(self, folder: Path) -> None:
+        """Like Debian's client: BuildKit is in itself, and buildx is not there."""
         self.folder = folder / "bin"
         self.folder.mkdir()
         self._trace = folder / "trace"
         self.install()
 
-    def install(self, *, no_buildx: bool = False) -> None:
+    def install(self, *, no_buildx: bool = True) -> None:
         program = self.folder / "docker"
         program.write_text(DOCKER.format(python=sys.executable, trace=str(self._trace), no_buildx=no_buildx))
         program.chmod(0o755)
@@ -144,14 +152,14 @@ def test_build_asks_docker_for_what_the_gateway_cannot_build(project: Shell, doc
     arguments, folder, buildkit = docker.call_in("web")
     assert folder == str(project.folder / "build/web") and buildkit == "1"
     assert arguments == [
-        *("build", "--squash", "--no-cache", "--pull", "--label", "l=v"),
+        *("build", "--progress=plain", "--squash", "--no-cache", "--pull", "--label", "l=v"),
         *("--build-arg", "A=1", "--build-arg", "ADDITIONAL_PACKAGE=", "--build-arg", "B=2"),
         *("--build-arg", "http_proxy=http://p:1"),
         *("--secret", f"id=token,src={project.folder / 'token.txt'}"),
         *("--tag", "registry.example.org/web:latest", "."),
     ]
     old, _, buildkit = docker.call_in("old")
-    assert "ADDITIONAL_PACKAGE=gcc make" in old and buildkit == ""
+    assert "ADDITIONAL_PACKAGE=gcc make" in old and buildkit == "1"
 
 
 def test_what_configuration_copy_names_is_part_of_what_the_gateway_builds(project: Shell) -> None:
@@ -169,7 +177,7 @@ def test_a_pulled_template_that_only_makes_images_gives_way_to_the_one_of_the_ga
     project.file("template/python3/meta.json", "{}")
     done = project("build", "--filter", "greet")
     assert done.out.startswith("stoker.local/greet@") and "takes the place of ./template/python3" in done.err
-    assert project("build", "--filter", "greet", "--docker").out == "greet:latest\n"
+    assert project("build", "--filter", "greet", "--builder", "docker").out == "greet:latest\n"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,7 @@ def test_a_build_option_that_the_template_lacks_is_refused(project: Shell) -> No
 def test_push_pushes_images_and_says_what_needs_none(project: Shell, docker: Docker) -> None:
     done = project("push", "--parallel", "2")
     assert done.code == 0, done.err
-    assert done.out.splitlines() == ["registry.example.org/web:latest", "me/old:0.1"]
+    assert done.out.splitlines() == [f"registry.example.org/web:latest@{DIGEST}", f"me/old:0.1@{DIGEST}"]
     assert sorted(docker.calls()) == [["push", "me/old:0.1"], ["push", "registry.example.org/web:latest"]]
     assert "greet: nothing to push: the gateway builds it and keeps it" in done.err
 
@@ -223,16 +231,16 @@ def test_an_image_without_an_owner_is_not_pushed(project: Shell, docker: Docker)
 
 
 def test_publish_builds_with_buildx_for_every_platform_and_tag(project: Shell, docker: Docker) -> None:
+    docker.install(no_buildx=False)
     done = project("publish", "--filter", "old", "--platforms", "linux/amd64,linux/arm64", "--extra-tag", "stable")
     assert done.code == 0, done.err
     assert done.out == "me/old:0.1\n"
     arguments, folder, _ = docker.call("buildx", "build")
     assert folder == str(project.folder / "build/old")
-    assert arguments[:6] == [
+    assert arguments[:5] == [
         *("buildx", "build", "--builder=multiarch", "--progress=plain", "--platform=linux/amd64,linux/arm64"),
-        "--output=type=registry,push=true",
     ]
-    assert arguments[-3:] == ["--tag=me/old:0.1", "--tag=me/old:stable", "."]
+    assert arguments[-4:] == ["--output=type=registry,push=true", "--tag=me/old:0.1", "--tag=me/old:stable", "."]
 
 
 @pytest.mark.parametrize("flags", [("--platforms", "a b"), ("--extra-tag", "a/b"), ("--platforms", "--load")])
@@ -241,7 +249,6 @@ def test_publish_refuses_what_is_no_platform_or_tag(project: Shell, docker: Dock
 
 
 def test_a_missing_docker_or_buildx_is_named(project: Shell, docker: Docker) -> None:
-    docker.install(no_buildx=True)
     done = project("publish", "--filter", "old")
     assert done.code == 1 and "docker has no buildx plug-in here" in done.err
     for command in (("push", "--filter", "web"), ("build", "--filter", "web"), ("publish",), ("local-run", "web")):
@@ -271,9 +278,46 @@ def test_up_leaves_out_the_steps_that_it_is_told_to(project: Shell, docker: Dock
     done = project("up", "--skip-push", "--skip-deploy", "--filter", "old", "--quiet", "--parallel", "2")
     assert (done.code, done.out, done.err) == (0, "me/old:0.1\n", "")
     assert [call[0] for call in docker.calls()] == ["build"] and control.provider.list("openfaas-fn") == []
+    docker.install(no_buildx=False)
     assert project("up", "--publish", "--filter", "old").code == 0
     assert docker.calls()[-1][:2] == ["buildx", "build"]
-    assert project("up", "--platforms", "linux/arm64").code == 2
+    assert project("up", "--platforms", "linux/arm64,linux/amd64").code == 2
+
+
+def test_the_builder_and_the_platform_are_chosen_by_flags(project: Shell, docker: Docker) -> None:
+    assert project("build", "--filter", "greet", "--builder", "docker", "--platform", "linux/arm64").code == 0
+    arguments, folder, _ = docker.call("build")
+    assert arguments[:3] == ["build", "--progress=plain", "--platform=linux/arm64"]
+    assert [name for name in tree(Path(folder)) if name.endswith(".whl")], "python3 gets our watchdog from here"
+    done = project("push", "--filter", "greet", "--builder", "docker")
+    assert done.code == 1 and "image 'greet:latest' cannot be pushed" in done.err
+    assert "nothing to push" in project("push", "--filter", "greet", "--builder", "local").err
+    assert project("build", "--platform", "linux/arm64,linux/amd64").code == 2
+
+
+def test_a_gateway_on_a_cluster_gets_images(project: Shell, docker: Docker, control: RunningControl) -> None:
+    control.provider.name = "kubernetes"
+    assert project("build", "--filter", "greet").out == "greet:latest\n"
+    assert project("build", "--filter", "greet", "--builder", "local").out.startswith("stoker.local/greet@")
+    assert [call[0] for call in docker.calls()] == ["build"]
+    done = project("deploy", "--filter", "greet")
+    assert done.code == 0, done.err
+    assert control.provider.get(FunctionKey("openfaas-fn", "greet")).image == "greet:latest"
+
+
+def test_tests_that_nothing_needs_are_run_before_the_image_is_made(project: Shell, docker: Docker) -> None:
+    project.file("web/Dockerfile", "FROM a AS test\nRUN make test\nFROM a\n")
+    assert project("build", "--filter", "web", "--quiet").code == 0
+    tests, image = docker.calls()
+    assert tests[-2:] == ["--target=test", "."] and "--tag" not in tests
+    assert image[-3:] == ["--tag", "registry.example.org/web:latest", "."]
+
+
+def test_a_push_that_names_no_digest_is_no_push(project: Shell, docker: Docker) -> None:
+    program = docker.folder / "docker"
+    program.write_text(program.read_text().replace("digest:", "summary:"))
+    done = project("push", "--filter", "web")
+    assert done.code == 1 and "named no digest" in done.err
 
 
 def test_deploy_builds_no_images(project: Shell, docker: Docker, control: RunningControl) -> None:

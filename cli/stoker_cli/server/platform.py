@@ -84,9 +84,9 @@ def _start(
 ) -> dict[str, str]:
     http = listen(options.http, options.proxies, "--http")
     https = listen(options.https, options.proxies, "--https")
-    interpreter = prepare_interpreter(options.data.path)
+    interpreter = prepare_interpreter(options.data.path) if options.cluster is None else None
     certificates = ensure_certificates(options.data.tls, options.names)
-    if options.cluster is None:
+    if interpreter is not None:
         supervisor.start(_fork_server(run, interpreter, environment))
     broker = prepare_queue(options.queue, options.data, run)
     if broker is not None and not supervisor.stopping:
@@ -126,7 +126,9 @@ def _fork_server(run: RunDir, interpreter: Interpreter, environment: Mapping[str
     )
 
 
-def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, environment: Mapping[str, str]) -> Child:
+def _control(
+    options: ServeOptions, run: RunDir, interpreter: Interpreter | None, environment: Mapping[str, str]
+) -> Child:
     build = [sys.executable, "-P", "-m", "stoker_builder", "--data-dir", str(options.data.path)]
     if options.first_id:
         build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
@@ -134,7 +136,7 @@ def _control(options: ServeOptions, run: RunDir, interpreter: Interpreter, envir
         "data_dir": str(options.data.path),
         "run_dir": str(run.path),
         "metrics": f"{options.metrics[0]}:{options.metrics[1]}",
-        "library_path": interpreter.library_path,
+        "library_path": interpreter.library_path if interpreter else "",
         "first_id": options.first_id,
         "id_count": options.id_count,
         "host_programs": options.host_programs,

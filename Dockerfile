@@ -1,0 +1,33 @@
+# The platform as an image, for `--provider kubernetes`. Control, proxies and workers are processes of one command, so one
+# image is all of them; a nats-server is in it, too. It runs as any user, on a read-only root, with /var/lib/stoker to write.
+#
+#   docker build --tag registry.example.org/stoker .
+#   docker image inspect --format '{{.Size}}' registry.example.org/stoker
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS install
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY wire wire
+COPY sdk sdk
+COPY watchdog watchdog
+COPY gateway gateway
+COPY builder builder
+COPY cli cli
+COPY templates templates
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/stoker \
+    && pip --python /opt/stoker install --no-compile --constraint constraints.txt ".[kubernetes]"
+# uv is for builds, of which a platform on a cluster makes none. Byte code, because nothing can be written there later.
+RUN rm -rf /opt/stoker/bin/uv /opt/stoker/bin/uvx \
+    && python -m compileall -q /opt/stoker/lib
+
+FROM ${PYTHON_IMAGE} AS gateway
+RUN useradd --uid 10001 --create-home stoker && install -d -o stoker /var/lib/stoker
+COPY --from=install /opt/stoker /opt/stoker
+ENV PATH=/opt/stoker/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    STOKER_DATA_DIR=/var/lib/stoker
+USER 10001
+EXPOSE 8080 8082
+CMD ["stoker", "serve", "--provider", "kubernetes", "--http", "0.0.0.0:8080", "--metrics", "0.0.0.0:8082"]

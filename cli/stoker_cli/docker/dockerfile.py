@@ -1,0 +1,75 @@
+"""What a Dockerfile says about its stages: as much of it as is needed to know whether its tests would run.
+
+BuildKit makes only the stages that the last one needs, so a stage `test` that nothing needs would be left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+TEST_STAGE = "test"
+
+_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE)
+_COPIED = re.compile(r"(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=(\S+)", re.IGNORECASE)
+_MOUNTED = re.compile(r"--mount=(?:\S*,)?from=([^,\s]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Its name in lower case, or its number; and what it is made from: names of stages or of images."""
+
+    name: str
+    sources: frozenset[str]
+
+
+def read_stages(dockerfile: str) -> list[Stage]:
+    """The stages in their order. What is no Dockerfile gives none."""
+    stages: list[Stage] = []
+    for instruction in _instructions(dockerfile):
+        start = _FROM.match(instruction)
+        if start:
+            stages.append(Stage((start[2] or str(len(stages))).lower(), frozenset({start[1].lower()})))
+        elif stages:
+            sources = {name.lower() for name in _sources(instruction)}
+            stages[-1] = Stage(stages[-1].name, stages[-1].sources | sources)
+    return stages
+
+
+def leaves_out_tests(dockerfile: str) -> bool:
+    """Whether there is a stage `test` that the last stage does not need."""
+    stages = {stage.name: stage for stage in read_stages(dockerfile)}
+    if TEST_STAGE not in stages:
+        return False
+    needed: set[str] = set()
+    waiting = [next(reversed(stages))]
+    while waiting:
+        name = waiting.pop()
+        if name in stages and name not in needed:
+            needed.add(name)
+            waiting += stages[name].sources
+    return TEST_STAGE not in needed
+
+
+def _sources(instruction: str) -> list[str]:
+    copied = _COPIED.match(instruction)
+    if copied:
+        return [copied[1]]
+    return _MOUNTED.findall(instruction) if instruction[:3].upper() == "RUN" else []
+
+
+def _instructions(dockerfile: str) -> Iterator[str]:
+    """One line each: continued lines together, comments left out."""
+    begun = ""
+    for line in dockerfile.splitlines():
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if text.endswith("\\"):
+            begun += text[:-1] + " "
+        else:
+            yield begun + text
+            begun = ""
+    if begun:
+        yield begun
