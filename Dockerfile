@@ -18,9 +18,13 @@ COPY templates templates
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/stoker \
     && pip --python /opt/stoker install --no-compile --constraint constraints.txt ".[kubernetes]"
-# uv is for builds, of which a platform on a cluster makes none. Byte code, because nothing can be written there later.
-RUN rm -rf /opt/stoker/bin/uv /opt/stoker/bin/uvx \
-    && python -m compileall -q /opt/stoker/lib
+# Left out: uv, because a platform on a cluster builds nothing, and the generated models of the cluster's client, which are
+# loaded by name when they are used, as ours never are. Byte code goes in, because nothing can be written there later.
+RUN rm /opt/stoker/bin/uv /opt/stoker/bin/uvx \
+    && find /opt/stoker/lib -path '*/kubernetes/*client/models/*' -name '*.py' ! -name __init__.py -delete \
+    && find /opt/stoker/lib -path '*/kubernetes/*client/api/*' -name '*.py' ! -name __init__.py -delete \
+    && python -m compileall -q /opt/stoker/lib \
+    && /opt/stoker/bin/python -c "import stoker_gateway.providers.kubernetes.connect"
 
 FROM ${PYTHON_IMAGE} AS gateway
 RUN useradd --uid 10001 --create-home stoker && install -d -o stoker /var/lib/stoker

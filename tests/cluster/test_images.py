@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from running_cluster import Cluster
-from running_platform import PYTHONPATH, REPOSITORY, wait_for
+from running_platform import PYTHONPATH, REPOSITORY, Platform, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -200,17 +202,63 @@ def test_what_cannot_be_built_or_pushed_has_its_reason(
     assert stoker("push").returncode == 1
 
 
-def test_the_platform_is_an_image_that_runs_as_anybody(cluster: Cluster) -> None:
+def test_up_builds_pushes_and_deploys_by_itself_where_functions_are_pods(
+    cluster: Cluster, stoker: Stoker, project: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    cluster.ensure_namespace("openfaas-fn")
+    flags = ("--provider", "kubernetes", "--no-async")
+    platform = Platform(proxies=1, flags=flags, KUBECONFIG=str(cluster.kubeconfig))
+    try:
+        platform.start()
+        shutil.copytree(platform.data.path, tmp_path / "data")  # with the password
+        project("images-up", "python3-http")
+        done = stoker("up", "--gateway", platform.http_url)
+        assert done.returncode == 0, done.stderr
+        assert platform.call("images-up", b"pod").text == "POST /: pod"
+        platform.client.remove("images-up")
+    finally:
+        print(platform.log)
+        platform.delete()
+
+
+@pytest.fixture(scope="module")
+def platform_image(cluster: Cluster) -> str:
     image = f"{cluster.registry}/images-stoker:test"
     cluster.docker("build", "-q", "--build-arg", f"PYTHON_IMAGE={cluster.base_image}", "-t", image, str(REPOSITORY))
-    found = json.loads(cluster.docker("image", "inspect", image))[0]
+    return image
+
+
+def test_the_platform_s_image_is_small_and_of_an_ordinary_user(cluster: Cluster, platform_image: str) -> None:
+    found = json.loads(cluster.docker("image", "inspect", platform_image))[0]
     base = json.loads(cluster.docker("image", "inspect", cluster.base_image))[0]
-    assert found["Config"]["User"] == "10001"
     own = found["Size"] - base["Size"]
     print(f"{found['Size'] / 1e6:.0f} MB, {own / 1e6:.0f} MB of it beside the base image")
-    assert own < 250e6
-    flags = ("run", "--rm", "--read-only", "--user=12345", "--tmpfs=/tmp")
-    assert "--provider" in cluster.docker(*flags, image, "stoker", "serve", "--help")
-    modules = "kubernetes.aio.client, stoker_gateway.providers.kubernetes.connect, shutil"
-    imported = f"import {modules}; print(shutil.which('nats-server'))"
-    assert cluster.docker(*flags, image, "python", "-c", imported).strip() == "/opt/stoker/bin/nats-server"
+    assert own < 150e6
+    assert found["Config"]["User"] == "10001"
+
+
+def test_the_platform_s_image_serves_a_cluster_as_any_user_on_a_read_only_root(
+    cluster: Cluster, platform_image: str, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(cluster.kubectl("config", "view", "--raw", "--flatten"))
+    flags = ("--network=host", "--read-only", "--user=12345", "--tmpfs=/tmp", "--env=STOKER_DATA_DIR=/tmp/data")
+    serve = "stoker serve --provider=kubernetes --kubeconfig=/kubeconfig --http=127.0.0.1:0 --https=127.0.0.1:0"
+    command = [*serve.split(), "--metrics=127.0.0.1:0", "--proxies=1", "--ready-file=/tmp/ready.json"]
+    mount = f"--volume={kubeconfig}:/kubeconfig:ro"
+    name = cluster.docker("run", "--detach", *flags, mount, platform_image, *command).strip()
+
+    def address() -> str:
+        assert cluster.docker("inspect", "--format={{.State.Running}}", name).strip() == "true"
+        found = re.search(r"serving on (http://\S+)", cluster.docker("logs", name))
+        return found[1] if found else ""
+
+    try:
+        with urllib.request.urlopen(f"{wait_for(address, 'the platform', 60)}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        assert "async calls are kept" in cluster.docker("logs", name), "its nats-server runs, too"
+        cluster.docker("stop", name)
+        assert cluster.docker("inspect", "--format={{.State.ExitCode}}", name).strip() == "0"
+    finally:
+        print(cluster.docker("logs", name))
+        cluster.docker("rm", "--force", name)
