@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stoker_sdk.errors import StokerError
+from stoker_sdk.processes import PARENT_IS_INIT
 
 START_SECONDS = 60.0
 _STABLE_SECONDS = 30.0
@@ -72,7 +73,7 @@ class Supervisor:
                 child.command(writer),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(*child.descriptors, writer),
-                env=child.environment,
+                env=dict(child.environment) | ({PARENT_IS_INIT: "1"} if os.getpid() == 1 else {}),
                 start_new_session=True,  # Ctrl-C is for us alone; the children are stopped in order
             )
         finally:
