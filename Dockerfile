@@ -7,7 +7,20 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS install
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+# What ours needs comes first, so that a change of ours fetches nothing anew. Left out: uv, because a platform on a cluster
+# builds nothing, and the generated models of the cluster's client, which are loaded by name when they are used, as ours
+# never are. Byte code goes in, because nothing can be written there later.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/stoker \
+    && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*p['dependencies'], *p['optional-dependencies']['kubernetes'], sep='\n')" > needed.txt \
+    && pip --python /opt/stoker install --no-compile --constraint constraints.txt --requirement needed.txt \
+    && rm /opt/stoker/bin/uv /opt/stoker/bin/uvx \
+    && find /opt/stoker/lib -path '*/kubernetes/*client/models/*' -name '*.py' ! -name __init__.py -delete \
+    && find /opt/stoker/lib -path '*/kubernetes/*client/api/*' -name '*.py' ! -name __init__.py -delete \
+    && python -m compileall -q /opt/stoker/lib
+COPY README.md LICENSE ./
 COPY wire wire
 COPY sdk sdk
 COPY watchdog watchdog
@@ -16,14 +29,7 @@ COPY builder builder
 COPY cli cli
 COPY templates templates
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m venv --without-pip /opt/stoker \
-    && pip --python /opt/stoker install --no-compile --constraint constraints.txt ".[kubernetes]"
-# Left out: uv, because a platform on a cluster builds nothing, and the generated models of the cluster's client, which are
-# loaded by name when they are used, as ours never are. Byte code goes in, because nothing can be written there later.
-RUN rm /opt/stoker/bin/uv /opt/stoker/bin/uvx \
-    && find /opt/stoker/lib -path '*/kubernetes/*client/models/*' -name '*.py' ! -name __init__.py -delete \
-    && find /opt/stoker/lib -path '*/kubernetes/*client/api/*' -name '*.py' ! -name __init__.py -delete \
-    && python -m compileall -q /opt/stoker/lib \
+    pip --python /opt/stoker install --no-deps . \
     && /opt/stoker/bin/python -c "import stoker_gateway.providers.kubernetes.connect"
 
 FROM ${PYTHON_IMAGE} AS gateway
