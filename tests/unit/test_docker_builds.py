@@ -169,6 +169,14 @@ def test_lines_of_buildkit_become_titles_and_what_programs_print() -> None:
             "#3 [internal] load metadata for no/such:1\n#3 ERROR: not found\n",
             "load metadata for no/such:1 failed: not found",
         ),
+        (
+            "#3 [2/2] RUN x   && y\n#3 ERROR: executor failed running [/bin/sh -c x   && y]: exit code: 7\n",
+            "[2/2] RUN x && y failed: exit code: 7",
+        ),
+        (
+            '#3 [2/2] RUN x\n#3 ERROR: process "/bin/sh -c x" did not complete successfully: exit code: 7\n',
+            "[2/2] RUN x failed: exit code: 7",
+        ),
         ("#3 [2/2] RUN x\n#3 ERROR: first\n#4 [1/2] COPY y\n#4 ERROR: second\n", "[2/2] RUN x failed: first"),
     ],
 )

@@ -16,8 +16,11 @@ from stoker_sdk.errors import StokerError
 
 _STEP = re.compile(r"#(\d+) (.*)")
 _PRINTED = re.compile(r"\d+\.\d+(?: (.*))?$")
+_OF_COMMAND = re.compile(r"(?:executor failed running \[.*\]|process \".*\" did not complete successfully): (.*)")
+"""The failure of a `RUN`: the command, which is the step's title already, and the reason."""
+
 _KEPT = 20
-_TITLE = 200
+_TITLE = 160
 
 
 @dataclass
@@ -49,8 +52,9 @@ class BuildLog:
         number, text = found[1], found[2]
         step = self._steps.get(number)
         if step is None:
-            self._steps[number] = _Step(text[:_TITLE])
-            return [] if text.startswith("[internal]") else [text[:_TITLE]]
+            title = " ".join(text.split())[:_TITLE]
+            self._steps[number] = _Step(title)
+            return [] if title.startswith("[internal]") else [title]
         return self._of_step(step, text)
 
     def failure(self) -> StokerError | None:
@@ -60,7 +64,8 @@ class BuildLog:
         step, reason = self._failed
         if step.stage == TEST_STAGE:
             return FailedTests(_with_last("its tests failed, so there is no image", step))
-        return StokerError(_with_last(f"{step.title} failed: {reason[:300]}", step))
+        command = _OF_COMMAND.match(reason)
+        return StokerError(_with_last(f"{step.title} failed: {command[1] if command else reason[:300]}", step))
 
     def _of_step(self, step: _Step, text: str) -> list[str]:
         printed = _PRINTED.match(text)
