@@ -18,7 +18,9 @@ from stoker_cli.server.queue import read_queue_options
 from stoker_gateway.control.exposition import expose
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.providers.kubernetes.manifests import Mounts, Release, deployment
-from stoker_gateway.queue.broker import MAX_INLINE, find_program
+from stoker_gateway.queue.broker import find_program
+from stoker_gateway.queue.stored import MAX_INLINE
+from stoker_gateway.tls import ensure_certificates
 from stoker_sdk.function import FunctionSpec
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
@@ -91,7 +93,7 @@ def own_nats(**auth: str) -> dict[str, Any]:
     return {"nats": OWN_NATS["nats"] | {"auth": auth}}
 
 
-SETS = [{}, LEAST, MOST, own_nats(secret="s", kind="password", user="u"), own_nats(secret="s", kind="creds")]
+SETS = [{}, LEAST, MOST, own_nats(secret="s", kind="password", user="u"), own_nats(secret="s", kind="token")]
 
 
 def arguments(documents: Documents) -> list[str]:
@@ -203,12 +205,11 @@ def test_values_become_flags(values: dict[str, Any], flags: set[str]) -> None:
 
 @pytest.mark.parametrize("values", SETS)
 def test_the_command_takes_every_flag(values: dict[str, Any], tmp_path: Path) -> None:
-    """The files that flags name are mounted in the pod, and stand here as one of ours."""
+    """The files that flags name are mounted in the pod; here a certificate stands for each."""
     documents = render(values)
     container = pods(documents)[GATEWAY]["spec"]["containers"][0]
     mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
-    stand_in = tmp_path / "file"
-    stand_in.write_text("x")
+    stand_in = ensure_certificates(tmp_path, ()).ca
     given = []
     for argument in container["args"]:
         flag, _, value = argument.partition("=")
