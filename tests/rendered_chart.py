@@ -40,13 +40,13 @@ def render(
     return by_name("\n---\n".join(text for path, text in rendered.items() if path.endswith(".yaml")))
 
 
-def by_name(manifest: str) -> Documents:
-    """The documents of a manifest; no object may be there twice."""
+def by_name(manifest: str, own: str = NAMESPACE) -> Documents:
+    """The documents of a manifest; no object may be there twice. `own` is the release's namespace."""
     found: Documents = {}
     for document in yaml.safe_load_all(manifest):
         if document:
-            name, place = document["metadata"]["name"], document["metadata"].get("namespace", NAMESPACE)
-            key = f"{document['kind']}/{name}" if place == NAMESPACE else f"{document['kind']}/{place}/{name}"
+            name, place = document["metadata"]["name"], document["metadata"].get("namespace", own)
+            key = f"{document['kind']}/{name}" if place == own else f"{document['kind']}/{place}/{name}"
             assert key not in found, f"{key} is there twice"
             found[key] = document
     return found

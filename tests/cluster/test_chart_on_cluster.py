@@ -63,7 +63,7 @@ def test_the_server_takes_every_object(cluster: Cluster, helm: Any, values: dict
     """A dry run makes no namespace, so all objects are in the two that are there."""
     functions = {"functions": VALUES["functions"] | {"namespaces": [FUNCTIONS]}}
     release = helm.install(CHART, "dry", VALUES | functions | values, dry_run="server")
-    documents = by_name(release["manifest"])
+    documents = by_name(release["manifest"], NAMESPACE)
     assert f"Namespace/{FUNCTIONS}" not in documents, "it is there, and somebody else's"
     assert documents["PodDisruptionBudget/dry-stoker-gateway"]["apiVersion"].startswith("policy/v1")
     done = cluster.kubectl("apply", "--dry-run=server", "-f", "-", input=release["manifest"])
