@@ -24,6 +24,7 @@ from stoker_gateway.queue import kept, keys
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.key_store import KeyStore, Tied
 from stoker_gateway.queue.keys import KEPT, OPEN, PASSED, Claim, check_key, request_digest
+from stoker_gateway.queue.stored import MAX_INLINE
 from stoker_sdk.errors import BadInput, Unavailable
 from stoker_wire.server import IDLE, Exchange
 
@@ -57,7 +58,7 @@ def take_keyed(enqueue: Enqueue, proxy: Proxy, exchange: Exchange, entry: Entry,
         call.refuse(
             501, "client", "no-queue", "keys are kept by the broker, and there is none: start without --no-async"
         )
-    elif exchange.length > enqueue.limit:
+    elif exchange.length > call.limit:
         call.refuse_size()
     else:
         call.gather(key)
@@ -68,6 +69,7 @@ class IdempotentCall:
     """Owner of the client's exchange; its `Call` has a stand-in for that, by which the answer comes here."""
 
     def __init__(self, enqueue: Enqueue, proxy: Proxy, exchange: Exchange, entry: Entry, path: bytes) -> None:
+        self.limit = min(enqueue.limit, MAX_INLINE)  # the body is held in memory while its key is looked for
         self._enqueue = enqueue
         self._proxy = proxy
         self._exchange = exchange
@@ -100,7 +102,7 @@ class IdempotentCall:
     # Owner of the client's exchange
 
     def body(self, data: bytes) -> None:
-        if self._exchange.received > self._enqueue.limit:
+        if self._exchange.received > self.limit:
             self.refuse_size()
         else:
             self._request.append(data)
@@ -317,7 +319,7 @@ class IdempotentCall:
         self.refuse(409, "client", "still-running", "a call with this Idempotency-Key is running: ask again later")
 
     def refuse_size(self) -> None:
-        text = f"the body is larger than {self._enqueue.limit} bytes, the most that a call with a key may have"
+        text = f"the body is larger than {self.limit} bytes, the most that a call with a key may have"
         self.refuse(413, "client", "body-too-large", text)
 
     def refuse(self, status: int, side: str, code: str, reason: str) -> None:
