@@ -115,6 +115,18 @@ class Secret(_Object, frozen=True):
         return f"<Secret {self.metadata.name}>"
 
 
+class LeaseSpec(_Object, frozen=True):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(_Object, frozen=True):
+    metadata: Metadata
+    spec: LeaseSpec = LeaseSpec()
+
+
 class List(_Object, Generic[T], frozen=True):
     metadata: Metadata
     items: list[T]
