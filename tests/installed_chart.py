@@ -1,0 +1,129 @@
+"""The chart installed into the test cluster, from an image of this repository, and what tests ask of it.
+
+with installed_chart(cluster, "stoker-kills", {"gateway": {"replicas": 2}}) as installed:
+    name = installed.deploy("echo", image)
+    assert installed.call(f"/function/{name}", b"hello")[0] == 200
+
+Importing it skips the tests of a machine that has no wheel of Helm's library.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_cluster import Cluster
+from running_platform import REPOSITORY, wait_for
+
+from stoker_sdk.client import ControlClient
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.http_client import HttpClient
+
+helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+
+from rendered_chart import CHART  # noqa: E402
+
+_VOLUME = """
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {name}}}
+spec:
+  capacity: {{storage: 30Gi}}
+  accessModes: [ReadWriteOnce]
+  claimRef: {{namespace: {name}, name: data-stoker-nats-0}}
+  hostPath: {{path: {path}}}
+"""
+
+
+class Installed:
+    """The release, and who talks to it through the gateway's Service. Functions live in `functions`."""
+
+    def __init__(self, cluster: Cluster, helm: Any, namespace: str, values: dict[str, Any]) -> None:
+        self.cluster = cluster
+        self.namespace, self.functions = namespace, f"{namespace}-fn"
+        self._helm = helm
+        self._values = values
+        self.release = helm.install(CHART, "stoker", values, wait="watcher", timeout=300)
+        self.address = self.kubectl("get", "service", "gateway", "-o", "jsonpath={.spec.clusterIP}")
+        self.client = self.log_in(self.password())
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments)
+
+    def password(self) -> str:
+        data = json.loads(self.kubectl("get", "secret", "basic-auth", "-o", "json"))["data"]
+        return base64.b64decode(data["basic-auth-password"]).decode()
+
+    def log_in(self, password: str) -> ControlClient:
+        authorization = "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
+        return ControlClient(HttpClient(f"http://{self.address}:8080", authorization, timeout=30))
+
+    def upgrade(self, values: Mapping[str, Any]) -> None:
+        self._helm.upgrade(CHART, "stoker", self._values | dict(values), wait="watcher", timeout=300)
+
+    def gateways(self) -> list[str]:
+        """The names of the gateway's pods, those that end included."""
+        label = "app.kubernetes.io/component=gateway"
+        return self.kubectl("get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.name}").split()
+
+    def deploy(self, name: str, image: str, replicas: int = 1, **settings: str) -> str:
+        """A function with settings of ours, ready: NAME.NAMESPACE.
+
+        Its tag is taken as it is: the registry of the tests is not to be reached by the names of pods.
+        """
+        annotations = {f"stoker.dev/{key}": value for key, value in ({"unpinned": "true"} | settings).items()}
+        labels = {"com.openfaas.scale.min": str(replicas)}
+        self.client.create(FunctionSpec(name, image, self.functions, labels=labels, annotations=annotations))
+        wait_for(
+            lambda: self.client.function(name, self.functions).available_replicas == replicas, f"function {name}", 120
+        )
+        return f"{name}.{self.functions}"
+
+    def call(self, target: str, body: bytes) -> tuple[int, str, str]:
+        """Status, text, call id; by a connection of its own."""
+        connection = http.client.HTTPConnection(self.address, 8080, timeout=60)
+        try:
+            connection.request("POST", target, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), answer.getheader("X-Call-Id") or ""
+        finally:
+            connection.close()
+
+
+@contextmanager
+def installed_chart(cluster: Cluster, namespace: str, values: Mapping[str, Any] | None = None) -> Iterator[Installed]:
+    """A release in this namespace, with its functions in NAMESPACE-fn; both are gone afterwards."""
+    image = f"{cluster.registry}/{namespace}:test"
+    cluster.docker("build", "-q", "--build-arg", f"PYTHON_IMAGE={cluster.base_image}", "-t", image, str(REPOSITORY))
+    cluster.docker("push", "-q", image)
+    repository, _, tag = image.rpartition(":")
+    number = zlib.crc32(namespace.encode())
+    defaults = {
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "Always"},
+        "functions": {"namespaces": [f"{namespace}-fn"]},
+        "gateway": {"drainSeconds": 15},
+        # The cluster of the tests has no DNS.
+        "nats": {"clusterIP": f"10.96.{number % 200 + 20}.{number // 200 % 200 + 20}"},
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        helm_python.Config(kubeconfig_path=cluster.kubeconfig, namespace=namespace) as helm,
+    ):
+        Path(folder).chmod(0o777)  # Kubernetes gives the folder of a node to nobody
+        cluster.kubectl("apply", "-f", "-", input=_VOLUME.format(name=namespace, path=folder))
+        cluster.ensure_namespace(namespace)
+        try:
+            yield Installed(cluster, helm, namespace, defaults | dict(values or {}))
+        finally:
+            print(cluster.kubectl("logs", "-n", namespace, "-l", "app.kubernetes.io/name=stoker", "--tail=50"))
+            helm.uninstall("stoker")
+            cluster.kubectl("delete", "namespace", namespace, f"{namespace}-fn", "--ignore-not-found")
+            cluster.kubectl("delete", "persistentvolume", namespace)
