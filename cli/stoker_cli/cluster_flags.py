@@ -24,6 +24,7 @@ _NAMES = (
     "plain_registry",
     "registry_ca",
     "function_user",
+    "deploy_deadline",
 )
 _OPTIONS = (
     click.option(
@@ -50,6 +51,13 @@ _OPTIONS = (
     click.option(
         "--function-user", type=click.IntRange(0), default=12000, show_default=True, help="0: the cluster's choice."
     ),
+    click.option(
+        "--deploy-deadline",
+        default="2m",
+        show_default=True,
+        metavar="DURATION",
+        help="A version that is not ready by then is rolled back.",
+    ),
 )
 
 
@@ -69,11 +77,16 @@ def read_cluster_options(flags: dict[str, Any], environment: Mapping[str, str]) 
         raise StokerError("--provider kubernetes needs the cluster's client: pip install 'stoker[kubernetes]'")
     from stoker_gateway.providers.kubernetes.settings import ClusterSettings
     from stoker_sdk.names import DEFAULT_NAMESPACE, check_function_namespace
+    from stoker_sdk.probes import check_deploy_deadline
 
     try:
         namespaces = tuple(check_function_namespace(name) for name in taken["function_namespace"])
     except BadInput as error:
         raise BadUsage(f"--function-namespace: {error}") from error
+    try:
+        deadline = check_deploy_deadline(taken["deploy_deadline"] or "0s")
+    except BadInput as error:
+        raise BadUsage(f"--deploy-deadline: {error}") from error
     return ClusterSettings(
         kubeconfig=_kubeconfig(taken["kubeconfig"], environment),
         context=taken["kube_context"],
@@ -81,6 +94,7 @@ def read_cluster_options(flags: dict[str, Any], environment: Mapping[str, str]) 
         plain_registries=taken["plain_registry"],
         registry_ca=str(Path(taken["registry_ca"]).absolute()) if taken["registry_ca"] else "",
         run_as_user=taken["function_user"] or None,
+        deploy_deadline=deadline,
     )
 
 

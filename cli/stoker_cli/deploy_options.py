@@ -69,7 +69,7 @@ _OPTIONS = (
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
     click.option("--timeout", default="60s", metavar="DURATION", help="For one answer of the gateway. [default: 60s]"),
-    click.option("--wait-timeout", default="2m", metavar="DURATION", help="The longest wait. [default: 2m]"),
+    click.option("--wait-timeout", default="3m", metavar="DURATION", help="The longest wait. [default: 3m]"),
 )
 _BUILD_ARGUMENT = click.option("-b", "--build-arg", **_MANY, help="A build argument; may be repeated.")
 

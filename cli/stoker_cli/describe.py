@@ -102,6 +102,8 @@ def _condition(condition: Condition) -> list[Line]:
         lines.append(("Error", f"function; {condition.code}"))
     if condition.faults:
         lines.append(("Latest faults", "\n".join(map(_fault, condition.faults))))
+    if undone := condition.rolled_back:
+        lines.append(("Rolled back", f"revision {undone.revision} failed, {undone.to} was put back: {undone.message}"))
     if condition.output:
         lines.append(("Last output", "\n".join(condition.output)))
     return lines

@@ -46,7 +46,8 @@ def row(revision: Revision) -> tuple[str, ...]:
     digest = digest or revision.digest.removeprefix("sha256:")
     changed = ", ".join(revision.changed)
     if revision.rollback_to:
-        changed = f"rollback to {revision.rollback_to}" + (f": {changed}" if changed else "")
+        why = f", because {revision.number - 1} failed" if revision.automatic else ""
+        changed = f"rollback to {revision.rollback_to}{why}" + (f": {changed}" if changed else "")
     elif revision.number == 1:
         changed = "created"
     return str(revision.number), revision.created_at, state, f"{image}@{digest[:12]}" if digest else image, changed

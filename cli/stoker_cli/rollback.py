@@ -16,7 +16,7 @@ from stoker_sdk.units import parse_duration
 @click.argument("revision", type=click.IntRange(min=1), required=False)
 @target_options
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
-@click.option("--wait-timeout", default="2m", metavar="DURATION", help="The longest wait. [default: 2m]")
+@click.option("--wait-timeout", default="3m", metavar="DURATION", help="The longest wait. [default: 3m]")
 @click.pass_obj
 def rollback(
     surroundings: Surroundings,

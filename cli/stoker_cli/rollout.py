@@ -29,7 +29,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rollout stands. `failure` is why it failed, `output` what the replica printed last."""
+    """How a rollout stands. `failure` is why it failed or does not go on, `output` what the replica printed last."""
 
     is_over: bool
     failure: str = ""
@@ -58,9 +58,13 @@ def outcome(status: FunctionStatus, revision: int) -> Outcome:
         return Outcome(is_over=status.available_replicas > 0 or status.replicas == 0)
     if condition.revision < revision:
         return Outcome(is_over=False)
+    undone = condition.rolled_back
+    if undone is not None and undone.revision == revision:
+        message = f"{undone.message}\nrolled back to revision {undone.to}, which serves"
+        return Outcome(is_over=True, failure=message, output=tuple(undone.output))
     if condition.state == "failed":
         message = condition.message or "it did not get ready"
-        return Outcome(is_over=True, failure=message, output=tuple(condition.output))
+        return Outcome(not condition.rollback_to, message, tuple(condition.output))
     return Outcome(is_over=condition.state in ("ready", "zero"))
 
 
@@ -73,22 +77,27 @@ def wait_until_ready(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Look until the revision is ready. `limit` is in seconds. Raises `StokerError` with the reason when it
-    fails.
+    fails; one that the platform will roll back is waited for to the end, and what keeps it is told meanwhile.
     """
     progress.step("starting")
     deadline = time.monotonic() + limit
     pause = _FIRST_PAUSE
+    told = ""
     while True:
         found = _look(client, spec, revision)
-        if found.failure:
+        if found.failure and found.is_over:
             for line in found.output:
                 progress.log(line.rstrip())
             raise StokerError(f"it did not start: {found.failure}")
         if found.is_over:
             return
+        if found.failure and found.failure != told:
+            told = found.failure
+            progress.log(f"not ready: {told}")
         if time.monotonic() + pause > deadline:
+            reason = f": {told}" if told else ""
             raise StokerError(
-                f"it was not ready after {limit:g} seconds: "
+                f"it was not ready after {limit:g} seconds{reason}\n"
                 f"look at `stoker describe {spec.service}`, or give it longer with --wait-timeout"
             )
         sleep(pause)

@@ -25,8 +25,8 @@ class Kept(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One revision: all that is needed to put it live again.
 
     `image` is what the tag of `spec` meant then, where that was asked. `changed` names the fields that differ from the
-    revision before, as `changes` does; `rollback_to` is the revision whose content this one repeats. `failed`: it could
-    not start, and another one took over.
+    revision before, as `changes` does; `rollback_to` is the revision whose content this one repeats, `automatic` if
+    nobody asked for that. `failed`: it could not start, and another one took over.
     """
 
     number: int
@@ -35,6 +35,7 @@ class Kept(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     image: str = ""
     changed: list[str] = []
     rollback_to: int = 0
+    automatic: bool = False
     failed: bool = False
 
 
@@ -82,6 +83,14 @@ def find(key: FunctionKey, history: Sequence[Kept], number: int) -> Kept:
     raise NotFound(f"function {key.name!r} has no revision {number} (any more): there are {there}")
 
 
+def with_content_of(history: Sequence[Kept], number: int) -> Kept | None:
+    """The revision of that number, or the newest one to which the platform has put its content back."""
+    for kept in reversed(history):
+        if kept.number == number or (kept.automatic and kept.rollback_to == number):
+            return kept
+    return None
+
+
 def earlier(key: FunctionKey, history: Sequence[Kept]) -> Kept:
     """What a rollback without a number goes to: the newest other version that did not fail. Raises `NotFound`."""
     last = history[-1]
@@ -103,6 +112,7 @@ def listed(history: Sequence[Kept], condition: Condition) -> list[Revision]:
             digest=kept.image.rpartition("@")[2] if "@" in kept.image else "",
             changed=kept.changed,
             rollback_to=kept.rollback_to,
+            automatic=kept.automatic,
             serving=kept.number == serving,
             failed=condition.state == "failed" if kept.number == last else kept.failed,
         )

@@ -23,7 +23,7 @@ from stoker_sdk.names import (
     check_qualified_key,
     check_secret_name,
 )
-from stoker_sdk.probes import Probes, check_start_timeout, parse_probes
+from stoker_sdk.probes import Probes, check_deploy_deadline, check_start_timeout, parse_probes
 from stoker_sdk.units import GO_ZERO_TIME, parse_duration, parse_quantity
 
 ANNOTATION_PREFIX = "stoker.dev/"
@@ -123,6 +123,11 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
         return check_start_timeout(self.setting("start_timeout"))
 
     @property
+    def deploy_deadline(self) -> float:
+        """Seconds after which a rollout on a cluster that has made no progress has failed; 0: as the platform says."""
+        return check_deploy_deadline(self.setting("deploy_deadline"))
+
+    @property
     def kept_revisions(self) -> int:
         """How many revisions are kept of it, the one that is asked for now included."""
         text = self.setting("revisions")
@@ -197,7 +202,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
             if resources and resources.cpu:
                 parse_quantity(resources.cpu, f"{what}.cpu")
         _ = self.timeout, self.concurrency, self.scale_factor, self.scale_target, self.start_timeout, self.probes
-        _ = self.result_seconds, self.is_idempotent, self.kept_revisions
+        _ = self.result_seconds, self.is_idempotent, self.kept_revisions, self.deploy_deadline
         if self.min_replicas > self.max_replicas:
             raise BadInput(
                 f"com.openfaas.scale.min is {self.min_replicas}, more than com.openfaas.scale.max "
@@ -225,12 +230,28 @@ class Instance(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     message: str = ""
 
 
+class RolledBack(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
+    """A deploy that was undone by the platform: `revision` failed, and the content of `to` is live again.
+
+    `message`, `code` and `output` say why it failed, as they did in its condition.
+    """
+
+    revision: int
+    to: int
+    message: str = ""
+    code: str = ""
+    output: list[str] = []
+
+
 class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     """Ours, in the answer's `stoker` key: how the last deploy went. Other clients ignore it.
 
     `state` is deploying, ready, failed (the revision before serves on, where there is one) or zero (scaled to zero).
     `message` says why it failed, in one or two lines, and `code` the same as `X-Stoker-Error` does; `output` holds the
     last lines that the replica printed. `faults` are the latest of each kind that calls met, the newest first.
+
+    `rollback_to` is the revision that is put back if a failed one does not get ready after all (0: it stays failed, and
+    nothing more happens); once that is done, `rolled_back` tells of it until the next deploy.
     """
 
     state: str
@@ -243,6 +264,8 @@ class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel")
     limits: str = ""
     timeout: str = ""
     restarts: int = 0
+    rollback_to: int = 0
+    rolled_back: RolledBack | None = None
     instances: list[Instance] = []
 
 

@@ -180,7 +180,8 @@ class Revision(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     """One revision in a function's history. `digest` is what the image's tag meant then, where that was asked.
 
     `changed` names the fields that differ from the revision before, as `envVars.LEVEL`; `rollback_to` is the revision
-    that this one repeats. `serving`: calls go to it now, or would at zero replicas; `failed`: it could not start.
+    that this one repeats, `automatic` if the platform decided that, because the one before had failed. `serving`: calls
+    go to it now, or would at zero replicas; `failed`: it could not start.
     """
 
     number: int
@@ -189,6 +190,7 @@ class Revision(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     digest: str = ""
     changed: list[str] = []
     rollback_to: int = 0
+    automatic: bool = False
     serving: bool = False
     failed: bool = False
 

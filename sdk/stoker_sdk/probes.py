@@ -48,6 +48,14 @@ def check_start_timeout(text: str) -> float:
     return seconds
 
 
+def check_deploy_deadline(text: str) -> float:
+    """Seconds that a rollout may take on a cluster; 0 where nothing is said. Raises `BadInput`."""
+    seconds = parse_duration(text, "deploy_deadline") if text else 0.0
+    if text and not _SHORTEST <= seconds <= _LONGEST:
+        raise BadInput(f"deploy_deadline is {text[:40]!r}: write a duration from 1s to 1h")
+    return seconds
+
+
 def parse_probes(annotations: Mapping[str, str] | None) -> Probes:
     """Raises `BadInput`, which names the annotation, for a value that cannot be used."""
     known = annotations or {}

@@ -1,9 +1,9 @@
 """The settings of a function that are ours: their keys in stack.yml, and how they travel.
 
-`timeout`, `start_timeout`, `concurrency`, `connections`, `result` and `idempotent` are annotations with the text that
-was written; `schedule`, `routes` and `retries` are annotations with JSON in one fixed shape, whatever short form the
-stack used; `scale` becomes the labels that the contract has for it (section 6.1), so that every client sees the same
-truth in the same place.
+`timeout`, `start_timeout`, `deploy_deadline`, `concurrency`, `connections`, `result` and `idempotent` are annotations
+with the text that was written; `schedule`, `routes` and `retries` are annotations with JSON in one fixed shape,
+whatever short form the stack used; `scale` becomes the labels that the contract has for it (section 6.1), so that every
+client sees the same truth in the same place.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from stoker_sdk.document import Value
 from stoker_sdk.errors import BadInput
 from stoker_sdk.keeping import check_idempotent, check_keep
 from stoker_sdk.names import check_label, check_path
-from stoker_sdk.probes import check_start_timeout
+from stoker_sdk.probes import check_deploy_deadline, check_start_timeout
 from stoker_sdk.schedule import MAX_SCHEDULES, SCHEDULE_CHECKS, SCHEDULE_KEYS, Schedule, check_schedule
 from stoker_sdk.units import parse_duration
 
 SETTINGS = (
     "timeout",
     "start_timeout",
+    "deploy_deadline",
     "concurrency",
     "connections",
     "schedule",
@@ -222,6 +223,7 @@ _SCALE_CHECKS: dict[str, Callable[[str], object]] = {
 _READERS: dict[str, Callable[[Value], str]] = {
     "timeout": _checked_text(_check_timeout),
     "start_timeout": _checked_text(check_start_timeout),
+    "deploy_deadline": _checked_text(check_deploy_deadline),
     "concurrency": _checked_text(_whole("concurrency", 0)),
     "connections": _checked_text(_whole("connections", 1)),
     "schedule": _schedules,

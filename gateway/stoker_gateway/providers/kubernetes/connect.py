@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+from typing import Final
 
 from stoker_gateway.providers.kubernetes.api import open_api
+from stoker_gateway.providers.kubernetes.lease import Candidate
 from stoker_gateway.providers.kubernetes.manifests import Settings
 from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.secrets import KubernetesSecrets
 from stoker_gateway.providers.kubernetes.settings import ClusterSettings
+
+LEASE: Final = "stoker"
+"""In the first namespace of functions, where whoever looks after the same functions finds it."""
 
 
 async def connect(settings: ClusterSettings) -> tuple[KubernetesProvider, KubernetesSecrets]:
@@ -18,5 +25,7 @@ async def connect(settings: ClusterSettings) -> tuple[KubernetesProvider, Kubern
     registries = Registries(plain=settings.plain_registries, ca=ca)
     kubeconfig = Path(settings.kubeconfig) if settings.kubeconfig else None
     api = await open_api(kubeconfig, settings.context)
-    provider = KubernetesProvider(api, settings.namespaces, registries, Settings(run_as_user=settings.run_as_user))
+    wishes = Settings(settings.run_as_user, settings.deploy_deadline)
+    candidate = Candidate(api, settings.namespaces[0], LEASE, f"{socket.gethostname()}-{os.urandom(4).hex()}")
+    provider = KubernetesProvider(api, settings.namespaces, registries, wishes, candidate)
     return provider, KubernetesSecrets(api)

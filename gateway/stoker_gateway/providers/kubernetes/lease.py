@@ -70,12 +70,16 @@ class Candidate:
 
     async def run(self) -> None:
         """Be a candidate, until it is cancelled. Then call `release`, when what the leader did has ended."""
+        complaint = ""
         while True:
             try:
                 async with asyncio.timeout(self._times.patience):
                     await self._step()
+                complaint = ""
             except (StokerError, TimeoutError) as error:
-                log.warning("%s", error if isinstance(error, StokerError) else f"{self._what}: no answer in time")
+                before, complaint = complaint, str(error) or f"{self._what}: no answer in time"
+                if complaint != before:
+                    log.warning("%s; tried again until it works", complaint)
             except Exception:
                 log.exception("%s: a step failed", self._what)
             await asyncio.sleep(self._times.every * random.uniform(0.8, 1.0))

@@ -16,9 +16,10 @@ import msgspec
 
 from stoker_gateway.providers.kubernetes.history import packed
 from stoker_gateway.providers.kubernetes.objects import Manifest
+from stoker_gateway.providers.kubernetes.settings import DEFAULT_DEPLOY_DEADLINE
 from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput
-from stoker_sdk.function import FunctionSpec, Resources
+from stoker_sdk.function import FunctionSpec, Resources, RolledBack
 from stoker_sdk.names import FunctionKey, check_path, check_qualified_key
 from stoker_sdk.units import format_duration, parse_duration
 
@@ -36,6 +37,7 @@ REVISION: Final = "internal.stoker.dev/revision"
 RESTART: Final = "internal.stoker.dev/restart"
 PINNED: Final = "internal.stoker.dev/image"
 HISTORY: Final = "internal.stoker.dev/history"
+ROLLED_BACK: Final = "internal.stoker.dev/rolled-back"
 
 MAX_HISTORY: Final = 64 * 1024
 MAX_ANNOTATIONS: Final = 256 * 1024
@@ -47,6 +49,8 @@ PULL_SECRET_TYPES: Final = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconf
 DRAIN_DELAY: Final = "5s"
 """How long a pod that ends takes new calls: a proxy far away may choose it until it hears that it has gone."""
 _CLOSING_SECONDS = 10
+_STARTING_SECONDS = 30.0
+"""What a pod takes beside its `start_timeout`: a place, its image."""
 _SERVICE_ACCOUNT = "com.openfaas.serviceaccount"
 _READY_PATH = "com.openfaas.ready.http.path"
 _HEALTH_PATH = "com.openfaas.health.http.path"
@@ -55,9 +59,13 @@ _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator decides for all functions. `run_as_user` None leaves the user id to the cluster (OpenShift)."""
+    """What an operator decides for all functions. `run_as_user` None leaves the user id to the cluster (OpenShift).
+
+    `deploy_deadline`, in seconds, is for functions that name none of their own.
+    """
 
     run_as_user: int | None = 12000
+    deploy_deadline: float = DEFAULT_DEPLOY_DEADLINE
 
 
 DEFAULTS: Final = Settings()
@@ -76,7 +84,8 @@ class Release:
     """What is rolled out: the function, the image as the nodes are to fetch it, its secrets, and which one it is.
 
     `identity` is given once, when the function is created, so that what a removed one left is not taken for its own.
-    `history` ends with this revision.
+    `history` ends with this revision. `pods_of` is set where the pods of an earlier revision are to serve on as they
+    are, and `rolled_back` says why.
     """
 
     spec: FunctionSpec
@@ -88,6 +97,8 @@ class Release:
     replicas: int
     restart: str = ""
     history: Sequence[Kept] = field(default_factory=tuple)
+    pods_of: int = 0
+    rolled_back: RolledBack | None = None
 
 
 def mounts_of(secrets: Sequence[tuple[str, str, Sequence[str]]]) -> Mounts:
@@ -112,14 +123,17 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
     spec = release.spec
     check_spec(spec)
     marks = {IDENTITY: release.identity, REVISION: str(release.revision)}
+    pods = {IDENTITY: release.identity, REVISION: str(release.pods_of or release.revision)}
     template = {
         "metadata": {
             "labels": dict(spec.labels or {}) | _labels(spec),
-            "annotations": _annotations(spec) | marks | ({RESTART: release.restart} if release.restart else {}),
+            "annotations": _annotations(spec) | pods | ({RESTART: release.restart} if release.restart else {}),
         },
         "spec": _pod(release, settings),
     }
     stored = {SPEC: msgspec.json.encode(spec).decode(), PINNED: release.image}
+    if release.rolled_back is not None:
+        stored[ROLLED_BACK] = msgspec.json.encode(release.rolled_back).decode()
     annotations = _annotations(spec) | marks | stored
     annotations[HISTORY] = packed(release.history, _room(annotations))
     return {
@@ -129,6 +143,7 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
         "spec": {
             "replicas": release.replicas,
             "revisionHistoryLimit": 10,
+            "progressDeadlineSeconds": math.ceil(deadline_seconds(spec, settings)),
             "selector": {"matchLabels": {FUNCTION_LABEL: spec.service}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": template,
@@ -167,6 +182,11 @@ def check_spec(spec: FunctionSpec) -> None:
 def ready_path(spec: FunctionSpec) -> str:
     """The page that says whether a replica can serve."""
     return (spec.annotations or {}).get(_READY_PATH) or "/_/ready"
+
+
+def deadline_seconds(spec: FunctionSpec, settings: Settings = DEFAULTS) -> float:
+    """After how long without progress a rollout has failed: its own word, or long enough for one replica's start."""
+    return spec.deploy_deadline or max(settings.deploy_deadline, spec.start_timeout + _STARTING_SECONDS)
 
 
 def grace_seconds(spec: FunctionSpec) -> int:

@@ -46,6 +46,7 @@ class Template(_Object, frozen=True):
 
 class DeploymentSpec(_Object, frozen=True):
     replicas: int = 1
+    progress_deadline_seconds: int = 600
     template: Template = Template()
 
 

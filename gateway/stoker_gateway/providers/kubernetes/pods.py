@@ -22,6 +22,7 @@ from stoker_sdk.units import parse_rfc3339
 State = Literal["starting", "ready", "unhealthy", "draining"]
 
 _PULL_REASONS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_ENDED: Final = ("cannot-start", "out-of-memory")
 _OUTPUT_LINES = 20
 
 
@@ -50,6 +51,11 @@ class Replica:
     restarts: int
     life: str
     trouble: Trouble | None
+
+    @property
+    def ended_twice(self) -> bool:
+        """It has been started again once already, and has ended again: it will not do better by itself."""
+        return self.restarts > 0 and self.trouble is not None and self.trouble.code in _ENDED
 
     @property
     def target(self) -> Target:

@@ -20,6 +20,8 @@ from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.providers.kubernetes import logs, paths
 from stoker_gateway.providers.kubernetes.api import Api
 from stoker_gateway.providers.kubernetes.credentials import Login, read_pull_secret
+from stoker_gateway.providers.kubernetes.judge import Judge, Verdict
+from stoker_gateway.providers.kubernetes.lease import Candidate
 from stoker_gateway.providers.kubernetes.manifests import (
     DEFAULTS,
     PULL_SECRET_TYPES,
@@ -36,10 +38,10 @@ from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Man
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Stored, stored_of
 from stoker_gateway.providers.kubernetes.view import View
-from stoker_gateway.revisions import Kept, extended, find
+from stoker_gateway.revisions import Kept, extended, find, with_content_of
 from stoker_gateway.routes import Route
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
-from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.function import FunctionSpec, FunctionStatus, RolledBack
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import now_rfc3339
 
@@ -56,19 +58,37 @@ class KubernetesProvider:
     name = "kubernetes"
 
     def __init__(
-        self, api: Api, namespaces: tuple[str, ...], registries: Registries, settings: Settings = DEFAULTS
+        self,
+        api: Api,
+        namespaces: tuple[str, ...],
+        registries: Registries,
+        settings: Settings = DEFAULTS,
+        candidate: Candidate | None = None,
     ) -> None:
+        """Without a candidate somebody else does what must be done once."""
         self._api = api
         self._namespaces = namespaces
         self._registries = registries
         self._settings = settings
         self._view = View(api, namespaces)
         self._locks: dict[FunctionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._judge = Judge(self._view, self._put_back)
+        self._candidate = candidate
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listener: RouteListener) -> None:
+        self._view.heard = self._judge.heard
         await self._view.start(listener)
+        if self._candidate is not None:
+            work = (self._candidate.run(), self._candidate.lead(self._judge.run))
+            self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
 
     async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._candidate is not None:
+            await self._candidate.release()
         await self._view.close()
         await self._api.close()
 
@@ -166,21 +186,50 @@ class KubernetesProvider:
             release = Release(
                 spec, image, pinned, mounts, old.identity, new.number, replicas, history=self._extended(old, new)
             )
-            body = deployment(release, self._settings)
-            body["metadata"]["resourceVersion"] = old.resource_version
             try:
-                self._view.saw(
-                    await self._api.replace(
-                        paths.deployment(spec.key), body, Deployment, f"deployment {spec.service!r}"
-                    )
-                )
+                await self._replace(old, release)
             except Conflict:
                 continue  # somebody else has changed it in between
-            if old.spec.annotations != spec.annotations:
-                metadata: Manifest = {"metadata": service(spec)["metadata"]}
-                await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
             return release.revision
         raise Conflict(f"function {spec.service!r} is being changed by others all the time: try again")
+
+    async def _replace(self, old: Stored, release: Release) -> None:
+        spec = release.spec
+        body = deployment(release, self._settings)
+        body["metadata"]["resourceVersion"] = old.resource_version
+        what = f"deployment {spec.service!r}"
+        self._view.saw(await self._api.replace(paths.deployment(spec.key), body, Deployment, what))
+        if old.spec.annotations != spec.annotations:
+            metadata: Manifest = {"metadata": service(spec)["metadata"]}
+            await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
+
+    async def _put_back(self, key: FunctionKey, verdict: Verdict) -> None:
+        """Ask for what served before; its pods serve on, none is started. Nothing, if somebody was quicker."""
+        async with self._locks[key]:
+            old = await self._read(key)
+            kept = with_content_of(old.revisions(), verdict.pods[0])
+            if old.revision != verdict.revision or old.rolled_back is not None or kept is None:
+                return
+            mounts, _ = await self._secrets_of(kept.spec)
+            trouble, spec = verdict.trouble, kept.spec
+            new = Kept(old.revision + 1, now_rfc3339(), spec, kept.image, rollback_to=verdict.pods[0], automatic=True)
+            release = Release(
+                spec,
+                kept.image,
+                "@" in kept.image,
+                mounts,
+                old.identity,
+                new.number,
+                old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas),
+                restart=verdict.pods[1],
+                history=extended(old.revisions(), new, failed=True, serving=kept.number),
+                pods_of=verdict.pods[0],
+                rolled_back=RolledBack(old.revision, kept.number, trouble.message, trouble.code, list(trouble.output)),
+            )
+            log.warning(
+                "%s: revision %d failed, and %d is put back: %s", key, old.revision, kept.number, trouble.message
+            )
+            await self._replace(old, release)
 
     def _extended(self, old: Stored, new: Kept) -> list[Kept]:
         standing = self._view.standing(new.spec.key).status().stoker

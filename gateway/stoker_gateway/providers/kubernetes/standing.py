@@ -7,19 +7,32 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from stoker_gateway.providers.kubernetes.errors import one_line
 from stoker_gateway.providers.kubernetes.history import unpacked
-from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY, PINNED, RESTART, REVISION, SPEC
+from stoker_gateway.providers.kubernetes.manifests import (
+    HISTORY,
+    IDENTITY,
+    PINNED,
+    RESTART,
+    REVISION,
+    ROLLED_BACK,
+    SPEC,
+)
 from stoker_gateway.providers.kubernetes.objects import Deployment
 from stoker_gateway.providers.kubernetes.pods import Replica, Trouble, number, targets_of
 from stoker_gateway.revisions import Kept
 from stoker_gateway.routes import Route, queue_annotations
-from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus
+from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, RolledBack
 from stoker_sdk.units import format_duration
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A function as its Deployment holds it. `version` is what new pods are made for."""
+    """A function as its Deployment holds it. `version` is what new pods are made for.
+
+    `complete`: all replicas were ready once since the last change of what they are made of; `overdue`: they were not,
+    and the time for that (`deadline`, seconds) is over. `refusal` is why the cluster makes no pods, such as a quota.
+    """
 
     spec: FunctionSpec
     identity: str
@@ -31,7 +44,10 @@ class Stored:
     resource_version: str
     uid: str
     complete: bool
-    """All replicas were ready once since the last change of what they are made of."""
+    overdue: bool
+    deadline: float
+    refusal: str
+    rolled_back: RolledBack | None
     packed_history: str
 
     def revisions(self) -> list[Kept]:
@@ -59,16 +75,33 @@ def stored_of(deployment: Deployment) -> Stored | None:
         created_at=metadata.creation_timestamp or "",
         resource_version=metadata.resource_version,
         uid=metadata.uid,
-        complete=_is_complete(deployment),
+        complete=_has(deployment, "Progressing", "True", "NewReplicaSetAvailable"),
+        overdue=_has(deployment, "Progressing", "False", "ProgressDeadlineExceeded"),
+        deadline=float(deployment.spec.progress_deadline_seconds),
+        refusal=_refusal(deployment),
+        rolled_back=_rolled_back(metadata.annotation(ROLLED_BACK)),
         packed_history=metadata.annotation(HISTORY),
     )
 
 
-def _is_complete(deployment: Deployment) -> bool:
+def _has(deployment: Deployment, type: str, status: str, reason: str) -> bool:
+    """Whether the cluster says that of the Deployment as it is now."""
     if deployment.status.observed_generation < deployment.metadata.generation:
         return False
     conditions = deployment.status.conditions or []
-    return any(one.type == "Progressing" and one.reason == "NewReplicaSetAvailable" for one in conditions)
+    return any((one.type, one.status, one.reason) == (type, status, reason) for one in conditions)
+
+
+def _refusal(deployment: Deployment) -> str:
+    found = [one for one in deployment.status.conditions or [] if one.type == "ReplicaFailure" and one.status == "True"]
+    return one_line(found[0].message or found[0].reason or "") if found else ""
+
+
+def _rolled_back(text: str) -> RolledBack | None:
+    try:
+        return msgspec.json.decode(text, type=RolledBack) if text else None
+    except msgspec.DecodeError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -92,13 +125,13 @@ class Standing:
         spec, targets = self.stored.spec, targets_of(self.replicas)
         annotations = queue_annotations(spec.annotations)
         route = Route(str(spec.key), spec.timeout, spec.concurrency, targets, annotations=annotations)
-        if targets or self._state != "failed" or self._trouble is None:
+        if targets or self.state != "failed" or self.trouble is None:
             return route
-        return msgspec.structs.replace(route, failure=self._trouble.message, failure_code=self._trouble.code)
+        return msgspec.structs.replace(route, failure=self.trouble.message, failure_code=self.trouble.code)
 
     def _condition(self) -> Condition:
-        stored, state = self.stored, self._state
-        trouble = self._trouble if state not in ("zero", "ready") else None
+        stored, state = self.stored, self.state
+        trouble = self.trouble if state not in ("zero", "ready") else None
         return Condition(
             state=state,
             revision=stored.revision,
@@ -108,26 +141,50 @@ class Standing:
             output=list(trouble.output) if trouble else [],
             timeout=format_duration(stored.spec.timeout),
             restarts=sum(one.restarts for one in self.replicas),
+            rollback_to=self.fallback[0] if state == "failed" and self.fallback else 0,
+            rolled_back=stored.rolled_back,
             instances=[
                 one.instance(self.reasons.get(one.id, "")) for one in sorted(self.replicas, key=lambda one: one.id)
             ],
         )
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
         stored = self.stored
         if stored.replicas == 0:
             return "zero"
         if sum(one.state == "ready" for one in self._current) >= stored.replicas:
             return "ready"
-        if self._trouble is not None and not stored.complete:
+        if not stored.complete and self.trouble is not None:
             return "failed"
         return "unhealthy" if self._health_note else "deploying"
 
     @property
+    def fallback(self) -> tuple[int, str] | None:
+        """The version that serves while another revision of the function is rolled out: what there is to go back to.
+
+        None for what the platform has itself gone back to: that is done once.
+        """
+        if self.stored.rolled_back is not None:
+            return None
+        ready = {one.version for one in self.replicas if one.state == "ready"}
+        return min((one for one in ready if one[0] != self.stored.version[0]), default=None)
+
+    @property
+    def is_lost(self) -> bool:
+        """The rollout has failed for good: a replica has ended twice before it was ready, or the time is over."""
+        if self.state != "failed":
+            return False
+        return self.stored.overdue or any(one.ended_twice for one in self._current)
+
+    @property
     def _serving(self) -> int:
         """While two revisions serve, the older one: the new one is not proven."""
-        return min((one.version[0] for one in self.replicas if one.state == "ready"), default=0)
+        return min((self._revision_of(one) for one in self.replicas if one.state == "ready"), default=0)
+
+    def _revision_of(self, replica: Replica) -> int:
+        """After a rollback by the platform, pods are those of the revision that it went back to."""
+        return self.stored.revision if replica.version == self.stored.version else replica.version[0]
 
     @property
     def _current(self) -> list[Replica]:
@@ -138,9 +195,18 @@ class Standing:
         return [one for one in self.replicas if one.state != "draining"]
 
     @property
-    def _trouble(self) -> Trouble | None:
-        troubled = [one.trouble for one in self._current if one.trouble is not None and one.state != "ready"]
-        return troubled[0] if troubled else None
+    def trouble(self) -> Trouble | None:
+        """Why replicas that are asked for do not get ready."""
+        for one in self._current:
+            if one.trouble is not None and one.state != "ready":
+                return one.trouble
+        if self.stored.refusal:
+            return Trouble("unschedulable", f"the cluster makes no pod of it: {self.stored.refusal}")
+        if self.stored.overdue:
+            return Trouble(
+                "start-timeout", f"it was not ready within {format_duration(self.stored.deadline)} (deploy_deadline)"
+            )
+        return None
 
     @property
     def _health_note(self) -> str:

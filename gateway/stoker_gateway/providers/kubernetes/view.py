@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from stoker_gateway.providers.base import RouteListener
@@ -41,6 +41,8 @@ class View:
         self._health = HealthReasons()
         self._readiness = Readiness(self._note)
         self._listener: RouteListener | None = None
+        self.heard: Callable[[FunctionKey], None] = lambda key: None
+        """Told of each function that may stand otherwise than before."""
         self._changed: dict[FunctionKey, None] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +73,9 @@ class View:
     def keys(self, namespace: str) -> list[FunctionKey]:
         """In order."""
         return sorted(key for key in self._stored if key.namespace == namespace)
+
+    def all_keys(self) -> list[FunctionKey]:
+        return list(self._stored)
 
     def get(self, key: FunctionKey) -> Stored | None:
         return self._stored.get(key)
@@ -203,6 +208,7 @@ class View:
             self._readiness.look_after(key, stored.spec if stored else None, self._own(key))
             self._health.look_after(self.replicas(key), key, self._note)
             await self._tell(key, self.standing(key).route() if stored else None)
+            self.heard(key)
 
     async def _tell(self, key: FunctionKey, route: Route | None) -> None:
         if route == self._published.get(key):
