@@ -14,7 +14,7 @@ from stoker_cli.logs import since_when
 from stoker_cli.output import table_lines
 from stoker_cli.rollout import Mode, Outcome, outcome
 from stoker_sdk.errors import BadInput, BadUsage
-from stoker_sdk.function import Condition, FunctionStatus
+from stoker_sdk.function import Condition, FunctionStatus, RolledBack
 from stoker_sdk.stack import StackFunction
 
 FLAGS = {"--tail": "--no-tail", "--replace": "", "-v": ""}
@@ -55,6 +55,12 @@ def status(condition: Condition | None, replicas: int = 1, available: int = 0) -
         ),
         (status(Condition("failed", 2)), Outcome(is_over=True, failure="it did not get ready")),
         (status(Condition("failed", 1)), Outcome(is_over=False)),
+        (status(Condition("failed", 2, message="no node", rollback_to=1)), Outcome(is_over=False, failure="no node")),
+        (
+            status(Condition("ready", 3, rolled_back=RolledBack(2, 1, "no node", output=["oops"]))),
+            Outcome(True, "no node\nrolled back to revision 1, which serves", ("oops",)),
+        ),
+        (status(Condition("ready", 3, rolled_back=RolledBack(1, 1, "no node"))), Outcome(is_over=True)),
         (status(None), Outcome(is_over=False)),
         (status(None, available=1), Outcome(is_over=True)),
         (status(None, replicas=0), Outcome(is_over=True)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
 )
 from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput
-from stoker_sdk.function import FunctionSpec, Resources
+from stoker_sdk.function import FunctionSpec, Resources, RolledBack
 
 DIGEST = "registry.example/greet@sha256:" + "a" * 64
 
@@ -81,7 +82,7 @@ def test_a_rollout_surges_first_and_takes_nothing_away() -> None:
 
 
 def test_the_users_annotations_are_on_all_three_objects_and_ours_cannot_be_forged() -> None:
-    annotations = {"note": "any\ntext", "internal.stoker.dev/id": "forged"}
+    annotations = {"note": "any\ntext", "internal.stoker.dev/id": "forged", "internal.stoker.dev/rolled-back": "{}"}
     one = made(annotations=annotations)
     for held in (
         one["metadata"],
@@ -93,6 +94,7 @@ def test_the_users_annotations_are_on_all_three_objects_and_ours_cannot_be_forge
     for held in (one["metadata"], one["spec"]["template"]["metadata"]):
         assert held["annotations"]["internal.stoker.dev/id"] == "one"
         assert held["annotations"]["internal.stoker.dev/revision"] == "3"
+        assert "internal.stoker.dev/rolled-back" not in held["annotations"]
 
 
 def test_the_users_word_on_scraping_wins() -> None:
@@ -289,6 +291,37 @@ def test_the_service_is_inside_only_and_goes_with_its_deployment() -> None:
 def test_a_name_that_no_service_can_have_is_refused_before_anything_is_made() -> None:
     with pytest.raises(BadInput, match="begin it with a letter"):
         made(service="1st")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "operators", "seconds"),
+    [
+        ({}, 120.0, 120),
+        ({}, 10.0, 90),
+        ({"stoker.dev/start_timeout": "5m"}, 120.0, 330),
+        ({"stoker.dev/deploy_deadline": "7s"}, 120.0, 7),
+    ],
+)
+def test_a_rollout_has_time_for_one_start_at_least_unless_the_function_says_otherwise(
+    annotations: dict[str, str], operators: float, seconds: int
+) -> None:
+    found = made(settings=Settings(deploy_deadline=operators), annotations=annotations)
+    assert found["spec"]["progressDeadlineSeconds"] == seconds
+
+
+@pytest.mark.parametrize("text", ["0s", "2h", "soon", "-1s"])
+def test_a_deadline_that_cannot_be_used_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="deploy_deadline"):
+        spec(annotations={"stoker.dev/deploy_deadline": text}).check()
+
+
+def test_a_rollback_by_the_platform_leaves_the_pods_as_they_are() -> None:
+    before = made(restart="r")
+    release = Release(spec(), DIGEST, True, Mounts(), "one", 9, 1, restart="r", pods_of=3)
+    undone = deployment(replace(release, rolled_back=RolledBack(8, 3, "no node")))
+    assert undone["spec"] == before["spec"]
+    assert undone["metadata"]["annotations"]["internal.stoker.dev/revision"] == "9"
+    assert "no node" in undone["metadata"]["annotations"]["internal.stoker.dev/rolled-back"]
 
 
 def test_a_restart_changes_the_pods_and_nothing_else() -> None:

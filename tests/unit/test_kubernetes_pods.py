@@ -8,12 +8,13 @@ import msgspec
 import pytest
 
 from stoker_gateway.providers.kubernetes.errors import Expired, Forbidden, error_of, unreachable
+from stoker_gateway.providers.kubernetes.judge import judge
 from stoker_gateway.providers.kubernetes.manifests import Mounts, Release, deployment
 from stoker_gateway.providers.kubernetes.objects import Deployment, Pod
 from stoker_gateway.providers.kubernetes.pods import Replica, replica_of
 from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
-from stoker_sdk.function import Condition, FunctionSpec
+from stoker_sdk.function import Condition, FunctionSpec, RolledBack
 
 START = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:00:09Z"
@@ -32,6 +33,7 @@ def replica(
     ip: str | None = "10.0.0.7",
     scheduled: dict[str, Any] | None = None,
     phase: str = "Running",
+    restarts: int = 2,
 ) -> Replica:
     document = {
         "metadata": {
@@ -51,7 +53,7 @@ def replica(
             ],
             "containerStatuses": [
                 {"name": "mesh", "state": {"waiting": {"reason": "ErrImagePull"}}},
-                {"name": "greet", "restartCount": 2, "state": state, "lastState": last or {}},
+                {"name": "greet", "restartCount": restarts, "state": state, "lastState": last or {}},
             ],
         },
     }
@@ -137,12 +139,29 @@ def test_what_it_printed_last_is_kept() -> None:
     assert trouble.output == tuple(str(number) for number in range(20, 40))
 
 
-def stored(replicas: int = 1, *, complete: bool = True, revision: int = 1) -> Stored:
+def stored(
+    replicas: int = 1,
+    *,
+    complete: bool = True,
+    revision: int = 1,
+    overdue: bool = False,
+    refusal: str = "",
+    pods_of: int = 0,
+    rolled_back: RolledBack | None = None,
+) -> Stored:
     spec = FunctionSpec("greet", "r.io/greet:1", namespace="fn")
-    body = deployment(Release(spec, "r.io/greet@sha256:" + "a" * 64, True, Mounts(), "one", revision, replicas))
+    release = Release(
+        spec, "r.io/greet@sha256:" + "a" * 64, True, Mounts(), "one", revision, replicas,
+        pods_of=pods_of, rolled_back=rolled_back,
+    )  # fmt: skip
+    body = deployment(release)
     body["metadata"] |= {"generation": 4, "resourceVersion": "7", "uid": "u"}
     reason = "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated"
     conditions = [{"type": "Progressing", "status": "True", "reason": reason}]
+    if overdue:
+        conditions = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
+    if refusal:
+        conditions.append({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": refusal})
     body["status"] = {"observedGeneration": 4, "conditions": conditions}
     found = stored_of(msgspec.convert(body, Deployment))
     assert found is not None
@@ -177,6 +196,70 @@ CRASHED = {"ready": "False", "since": START, "state": waiting("CrashLoopBackOff"
 def test_how_a_function_stands(replicas: list[Replica], fields: dict[str, Any], state: str, serving: int) -> None:
     found = condition(*replicas, **fields)
     assert (found.state, found.serving) == (state, serving)
+
+
+OLD, NEW = replica("old"), {"revision": 2, "complete": False}
+NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+WAITS = replica("new", revision="2", ready="False", since=START, state={}, scheduled=NO_NODE, restarts=0)
+STARTS = replica("new", revision="2", ready="False", since=START, restarts=0)
+PULLS = replica("new", revision="2", ready="False", since=START, state=waiting("ErrImagePull"), restarts=0)
+CRASHED_ONCE = replica("new", revision="2", **CRASHED | {"state": ended(1, "no module"), "restarts": 0})
+CRASHED_TWICE = replica("new", revision="2", **CRASHED, restarts=1)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "fields", "reason"),
+    [
+        ([OLD, CRASHED_TWICE], NEW, "ended with exit code 1: no module"),
+        ([OLD, WAITS], NEW | {"overdue": True}, "no node takes it: 0/1 nodes"),
+        ([OLD, PULLS], NEW | {"overdue": True}, "ErrImagePull"),
+        ([OLD, STARTS], NEW | {"overdue": True}, "it was not ready within 2m (deploy_deadline)"),
+        ([OLD], NEW | {"overdue": True, "refusal": "exceeded quota"}, "the cluster makes no pod of it: exceeded quota"),
+    ],
+)
+def test_a_rollout_that_is_lost_goes_back_to_what_serves(
+    replicas: list[Replica], fields: dict[str, Any], reason: str
+) -> None:
+    verdict = judge(Standing(stored(**fields), replicas))
+    assert verdict is not None
+    assert (verdict.revision, verdict.pods) == (2, (1, ""))
+    assert reason in verdict.trouble.message
+
+
+@pytest.mark.parametrize(
+    ("replicas", "fields"),
+    [
+        ([OLD, CRASHED_ONCE], NEW),  # it may do better the next time
+        ([OLD, WAITS], NEW),
+        ([OLD, PULLS], NEW),
+        ([OLD], NEW | {"refusal": "exceeded quota"}),
+        ([CRASHED_TWICE], NEW),  # nobody serves
+        ([CRASHED_TWICE], NEW | {"overdue": True}),
+        ([OLD, CRASHED_TWICE], NEW | {"complete": True}),  # it was ready: it crashes later
+        ([OLD, CRASHED_TWICE], NEW | {"replicas": 0}),
+        ([OLD, replica("new", revision="2")], NEW | {"overdue": True}),  # it got ready after all
+        ([OLD, CRASHED_TWICE], NEW | {"rolled_back": RolledBack(1, 0)}),  # once
+        ([replica(**CRASHED)], {"complete": False, "overdue": True}),  # the first deploy
+    ],
+)
+def test_a_rollout_that_may_succeed_or_has_nothing_to_go_back_to_is_left_alone(
+    replicas: list[Replica], fields: dict[str, Any]
+) -> None:
+    assert judge(Standing(stored(**fields), replicas)) is None
+
+
+def test_a_failed_rollout_says_what_will_be_put_back_and_then_what_was() -> None:
+    failing = condition(OLD, WAITS, **NEW)
+    assert (failing.state, failing.rollback_to, failing.rolled_back) == ("failed", 1, None)
+    undone = RolledBack(2, 1, "no node takes it")
+    after = condition(OLD, revision=3, pods_of=1, rolled_back=undone, complete=False)
+    assert (after.state, after.serving, after.rollback_to, after.rolled_back) == ("ready", 3, 0, undone)
+
+
+def test_a_quota_that_is_exceeded_is_told_at_once() -> None:
+    found = condition(complete=False, refusal='pods "greet-x" is forbidden: exceeded quota: small')
+    assert (found.state, found.code) == ("failed", "unschedulable")
+    assert "exceeded quota: small" in found.message
 
 
 def test_a_failure_is_told_to_callers_only_while_nobody_serves() -> None:

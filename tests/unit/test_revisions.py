@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from stoker_gateway.providers.kubernetes.history import packed, unpacked
-from stoker_gateway.revisions import Kept, changes, earlier, extended, find, listed
+from stoker_gateway.revisions import Kept, changes, earlier, extended, find, listed, with_content_of
 from stoker_sdk.errors import BadInput, NotFound
 from stoker_sdk.function import Condition, FunctionSpec, Resources
 from stoker_sdk.names import FunctionKey
@@ -38,6 +38,11 @@ def numbers(made: list[Kept]) -> list[int]:
 def test_the_last_ten_are_kept() -> None:
     assert numbers(history(9)) == list(range(1, 10))
     assert numbers(history(25)) == list(range(16, 26))
+
+
+def test_content_is_found_also_where_only_its_repetition_is_kept() -> None:
+    made = [kept(4), msgspec.structs.replace(kept(5), automatic=True, rollback_to=3)]
+    assert [found and found.number for found in (with_content_of(made, one) for one in (3, 4, 9))] == [5, 4, None]
 
 
 def test_a_function_may_say_how_many() -> None:

@@ -30,7 +30,8 @@ MANAGER: Final = "stoker"
 SELECTOR: Final = f"{MANAGED_LABEL}={MANAGER},{FUNCTION_LABEL}"
 """Which objects are ours."""
 
-# Ours, and not a user's to set: his annotations of this prefix are overwritten.
+OURS: Final = "internal.stoker.dev/"
+"""Not a user's to set: his annotations of this prefix go nowhere but into the spec."""
 SPEC: Final = "internal.stoker.dev/spec"
 IDENTITY: Final = "internal.stoker.dev/id"
 REVISION: Final = "internal.stoker.dev/revision"
@@ -216,7 +217,8 @@ def _labels(spec: FunctionSpec) -> dict[str, str]:
 
 
 def _annotations(spec: FunctionSpec) -> dict[str, str]:
-    return {"prometheus.io.scrape": "false"} | dict(spec.annotations or {})
+    given = {key: value for key, value in (spec.annotations or {}).items() if not key.startswith(OURS)}
+    return {"prometheus.io.scrape": "false"} | given
 
 
 def _pod(release: Release, settings: Settings) -> Manifest:
