@@ -21,7 +21,7 @@ _DEPTHS_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class CallFigures:
-    """`missed` are ticks of schedules; `depths` is None while the broker does not answer."""
+    """`missed` are ticks of schedules; `depths` is None while they are not known, or another tells them."""
 
     counts: list[CallCounters]
     reconnects: Mapping[str, int]
@@ -46,9 +46,11 @@ class CallMetrics:
         self._calls = calls
         self._missed = missed
 
-    async def figures(self) -> CallFigures:
+    async def figures(self, *, common: bool) -> CallFigures:
+        """`common`: with what every platform that shares the broker would tell alike."""
         counts = add_up_calls([self._counted.calls(), self._calls.counting.all()])
-        return CallFigures(counts, self._counted.reconnects(), self._missed(), await self._depths())
+        missed, depths = (self._missed(), await self._depths()) if common else ({}, None)
+        return CallFigures(counts, self._counted.reconnects(), missed, depths)
 
     async def _depths(self) -> Mapping[FunctionKey, Depth] | None:
         try:

@@ -1,4 +1,8 @@
-"""The metrics port: `/metrics` and `/healthz`, apart from the API, without credentials (contract 1, 7.1)."""
+"""The metrics port: `/metrics` and `/healthz`, apart from the API, without credentials (contract 1, 7.1).
+
+Each platform tells what it has counted itself. What several of a cluster see alike (replicas, calls that wait, missed
+ticks) is told by their leader alone, so that a sum over all of them is right.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +50,11 @@ async def show_metrics(request: web.Request) -> web.Response:
 
     control = request.app[CONTROL]
     totals = await _totals(control)
-    statuses = [status for name in control[NAMESPACES].names() for status in control[PROVIDER].list(name)]
+    leads = control[PROVIDER].is_leader
+    names = control[NAMESPACES].names() if leads else ()
+    statuses = [status for name in names for status in control[PROVIDER].list(name)]
     calls = request.app[CALL_METRICS]
-    more = families(await calls.figures(), time.time()) if calls else ()
+    more = families(await calls.figures(common=leads), time.time()) if calls else ()
     body = expose(totals, statuses, control[TRAFFIC], more)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 

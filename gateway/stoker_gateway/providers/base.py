@@ -46,6 +46,10 @@ class Provider(Protocol):
 
     name: str
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process does, of what several that share the functions could each do, what is done once."""
+
     async def start(self, listener: RouteListener) -> None:
         """Take up the stored functions and begin to report routes, one for each function at least."""
 

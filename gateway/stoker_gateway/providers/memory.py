@@ -46,6 +46,7 @@ class MemoryProvider:
     """Runs nothing, and answers like a provider that does."""
 
     name = "memory"
+    is_leader = True
 
     def __init__(self, address: Callable[[str], str] = "unix:/nowhere/{}.sock".format) -> None:
         """`address` gives a replica's address by its id; a test may point it at a server of its own."""

@@ -76,6 +76,10 @@ class KubernetesProvider:
         self._candidate = candidate
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def is_leader(self) -> bool:
+        return self._candidate is None or self._candidate.is_leader
+
     async def start(self, listener: RouteListener) -> None:
         self._view.heard = self._judge.heard
         await self._view.start(listener)

@@ -41,6 +41,7 @@ class LocalProvider:
     """Implements `Provider`. Functions outlive this process: the fork server keeps their replicas."""
 
     name = "local"
+    is_leader = True
 
     def __init__(
         self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter, *, host_programs: bool = False
