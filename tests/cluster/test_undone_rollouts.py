@@ -1,4 +1,4 @@
-"""Rollouts that fail, on a real cluster with two platforms: what served is put back, once, and everybody is told why."""
+"""Rollouts that fail, on a real cluster with two platforms: what served is put back, once, and all are told why."""
 
 from __future__ import annotations
 
