@@ -1,0 +1,203 @@
+"""Two gateways by the chart: how calls are shared out, what their metrics say together, and the end of one of them."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+import pytest
+from installed_chart import Installed, installed_chart
+from pod_processes import accepted, kill_pod
+from prometheus_client.parser import text_string_to_metric_families
+from running_cluster import GIVEN, Cluster
+from running_platform import wait_for
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(GIVEN), reason="looks at the processes of pods: the node must be this machine"),
+]
+
+WHO = """
+import os, time
+
+def handle(event, context):
+    if event.path == "/slow":
+        time.sleep(1)
+    return os.environ["STOKER_REPLICA"]
+"""
+UNPROBED = {"com.openfaas.ready.http.periodSeconds": "3600", "com.openfaas.health.http.failureThreshold": "0"}
+"""So that all connections are those of calls."""
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Iterator[Installed]:
+    with installed_chart(cluster, "stoker-several", {"gateway": {"replicas": 2, "drainSeconds": 15}}) as release:
+        wait_for(lambda: len(release.ready_gateways()) == 2, "two gateways", 120)
+        yield release
+
+
+@pytest.fixture(scope="module")
+def who(installed: Installed) -> str:
+    return installed.cluster.function("several-who", WHO)
+
+
+def call_in_turn(installed: Installed, name: str, count: int) -> Counter[str]:
+    """So many calls by one connection, and who answered them."""
+    connection = http.client.HTTPConnection(installed.address, 8080, timeout=60)
+    seen: Counter[str] = Counter()
+    try:
+        for _ in range(count):
+            connection.request("GET", f"/function/{name}")
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            seen[text if answer.status == 200 else f"{answer.status} {text}"] += 1
+    finally:
+        connection.close()
+    return seen
+
+
+def test_a_connection_that_is_kept_reaches_all_pods(installed: Installed, who: str) -> None:
+    seen = call_in_turn(installed, installed.deploy("kept", who, 3), 30)
+    assert len(seen) == 3 and set(seen.values()) == {10}
+
+
+def test_ten_pods_share_the_calls_of_one_client_and_its_connections_are_kept(installed: Installed, who: str) -> None:
+    name = installed.deploy("shared", who, 10, annotations=UNPROBED)
+    pods = installed.pods("shared")
+    call_in_turn(installed, name, 20)
+    before = {pod: accepted(pod) for pod in pods}
+    seen = call_in_turn(installed, name, 2_000)
+    assert set(seen) == set(pods)
+    assert all(0.07 <= count / 2_000 <= 0.13 for count in seen.values()), seen
+    dials = sum(accepted(pod) - before[pod] for pod in pods)
+    assert dials <= 10  # the client may have come to another proxy than before
+
+    clients = 8
+    with ThreadPoolExecutor(clients) as callers:
+        counts = list(callers.map(lambda _: call_in_turn(installed, name, 1_250), range(clients)))
+    seen = sum(counts, Counter[str]())
+    assert set(seen) == set(pods) and seen.total() == 10_000
+    assert all(0.07 <= count / 10_000 <= 0.13 for count in seen.values()), seen
+    more = sum(accepted(pod) - before[pod] for pod in pods) - dials
+    print(f"dials of 2,000 calls by one connection: {dials}; of 10,000 by {clients}: {more}")
+    assert more <= 10 * clients
+    installed.client.remove("shared", installed.functions)
+
+
+def total(installed: Installed, sample: str, name: str) -> tuple[float, int]:
+    """The sum over the gateways, and how many of them tell it."""
+    told = []
+    for address in installed.ready_gateways().values():
+        with urllib.request.urlopen(f"http://{address}:8082/metrics", timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        found = [one for family in families for one in family.samples if one.name == sample]
+        values = [one.value for one in found if one.labels.get("function_name") == name]
+        told += [sum(values)] if values else []
+    return sum(told), len(told)
+
+
+def test_metrics_of_all_gateways_add_up(installed: Installed, who: str) -> None:
+    name = installed.deploy("counted", who, 3)
+    answers = [installed.call(f"/function/{name}", b"")[0] for _ in range(60)]  # each by a connection of its own
+    assert answers == [200] * 60
+    assert total(installed, "gateway_function_invocation_total", name) == (60, 2)
+    assert total(installed, "gateway_service_count", name) == (3, 1)
+    assert total(installed, "gateway_service_ready_count", name) == (3, 1)
+    waiting = [installed.call(f"/async-function/{name}/slow", b"")[0] for _ in range(6)]
+    assert waiting == [202] * 6
+    assert total(installed, "queue_worker_messages_submitted_total", name)[0] == 6
+    assert total(installed, "queue_worker_pending_messages", name)[1] == 1
+    wait_for(lambda: total(installed, "queue_worker_messages_processed_total", name)[0] == 6, "their end", 60)
+
+
+class Caller:
+    """A client that repeats what may be repeated: what was not sent, and a GET whatever became of it.
+
+    `outcomes` are what its calls ended with, `broken` those POSTs that were cut while they ran.
+    """
+
+    def __init__(self, installed: Installed, name: str) -> None:
+        self.outcomes: Counter[int | str] = Counter()
+        self.broken = 0
+        self.repeated = 0
+        self._address, self._target = installed.address, f"/function/{name}/slow"
+
+    def call(self, method: str) -> None:
+        deadline = monotonic() + 10
+        while True:
+            sent = False
+            connection = http.client.HTTPConnection(self._address, 8080, timeout=10)
+            try:
+                connection.connect()
+                sent = True
+                connection.request(method, self._target)
+                answer = connection.getresponse()
+                answer.read()
+                self.outcomes[answer.status] += 1
+                return
+            except (OSError, http.client.HTTPException) as error:
+                if sent and method == "POST":
+                    self.broken += 1
+                    return
+                if monotonic() > deadline:
+                    self.outcomes[repr(error)] += 1
+                    return
+            finally:
+                connection.close()
+            self.repeated += 1
+            sleep(0.05)
+
+
+@contextmanager
+def callers(installed: Installed, name: str, count: int) -> Iterator[list[Caller]]:
+    """So many clients that call all the time, as long as this is open: every other one with POST."""
+    stop = threading.Event()
+    made = [Caller(installed, name) for _ in range(count)]
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            made[number].call("GET" if number % 2 else "POST")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def leader(installed: Installed) -> str:
+    path = "jsonpath={.spec.holderIdentity}"
+    return installed.cluster.kubectl("get", "lease", "stoker", "-n", installed.functions, "-o", path)
+
+
+def test_the_end_of_a_gateway_fails_no_call_that_may_be_repeated_and_another_leads(
+    installed: Installed, who: str
+) -> None:
+    name = installed.deploy("lasting", who, 2)
+    before = leader(installed)
+    (victim,) = [pod for pod in installed.ready_gateways() if before.startswith(pod)]
+    with callers(installed, name, 16) as made:
+        wait_for(lambda: all(one.outcomes[200] for one in made), "a call of each")
+        assert kill_pod(victim) >= 5
+        killed = monotonic()
+        wait_for(lambda: leader(installed) != before, "another leader", 30)
+        moved = monotonic() - killed
+        wait_for(lambda: len(installed.ready_gateways()) == 2, "the gateway's next life", 120)
+        sleep(2)
+    outcomes = sum((one.outcomes for one in made), Counter[int | str]())
+    broken, repeated = sum(one.broken for one in made), sum(one.repeated for one in made)
+    print(f"leader moved in {moved:.1f} s; {outcomes}; {repeated} repeated, {broken} POSTs cut while they ran")
+    assert moved < 20
+    assert set(outcomes) == {200}
+    assert broken <= 8  # of each client the one that ran
