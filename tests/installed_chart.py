@@ -74,34 +74,14 @@ class Installed:
         label = "app.kubernetes.io/component=gateway"
         return self.kubectl("get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.name}").split()
 
-    def ready_gateways(self) -> dict[str, str]:
-        """The addresses of the gateway's pods that get calls, by name."""
-        return self._ready("app.kubernetes.io/component=gateway", self.namespace)
-
-    def pods(self, function: str) -> list[str]:
-        """The names of a function's pods that are ready."""
-        return sorted(self._ready(f"faas_function={function}", self.functions))
-
-    def _ready(self, label: str, namespace: str) -> dict[str, str]:
-        found = json.loads(self.cluster.kubectl("get", "pods", "-n", namespace, "-l", label, "-o", "json"))["items"]
-        ready = {"type": "Ready", "status": "True"}
-        return {
-            pod["metadata"]["name"]: pod["status"]["podIP"]
-            for pod in found
-            if "deletionTimestamp" not in pod["metadata"]
-            and any(ready.items() <= one.items() for one in pod["status"].get("conditions", ()))
-        }
-
-    def deploy(
-        self, name: str, image: str, replicas: int = 1, annotations: Mapping[str, str] | None = None, **settings: str
-    ) -> str:
+    def deploy(self, name: str, image: str, replicas: int = 1, **settings: str) -> str:
         """A function with settings of ours, ready: NAME.NAMESPACE.
 
         Its tag is taken as it is: the registry of the tests is not to be reached by the names of pods.
         """
-        ours = {f"stoker.dev/{key}": value for key, value in ({"unpinned": "true"} | settings).items()}
-        labels, marks = {"com.openfaas.scale.min": str(replicas)}, ours | dict(annotations or {})
-        self.client.create(FunctionSpec(name, image, self.functions, labels=labels, annotations=marks))
+        annotations = {f"stoker.dev/{key}": value for key, value in ({"unpinned": "true"} | settings).items()}
+        labels = {"com.openfaas.scale.min": str(replicas)}
+        self.client.create(FunctionSpec(name, image, self.functions, labels=labels, annotations=annotations))
         wait_for(
             lambda: self.client.function(name, self.functions).available_replicas == replicas, f"function {name}", 120
         )

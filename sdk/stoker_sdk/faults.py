@@ -32,6 +32,7 @@ FIXES: Final = {
     "missing-program": "its program is not on this machine: install it, or correct fprocess",
     "image-pull": "its image cannot be fetched: correct its name, or list a pull secret among its secrets",
     "unschedulable": "no node takes it: ask for less, drop a constraint, or add a node",
+    "pod-refused": "the cluster makes no pod for it: ask for less, or have what the message names changed",
     "secret-missing": "a secret that it lists does not exist: create it with `stoker secret create`",
     # The caller
     "headers-too-large": "the headers do not fit into the program's environment: send less",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import urllib.request
 from collections import Counter
@@ -17,6 +18,8 @@ from pod_processes import accepted, kill_pod
 from prometheus_client.parser import text_string_to_metric_families
 from running_cluster import GIVEN, Cluster
 from running_platform import wait_for
+
+from stoker_sdk.function import FunctionSpec
 
 pytestmark = [
     pytest.mark.cluster,
@@ -39,13 +42,30 @@ UNPROBED = {"com.openfaas.ready.http.periodSeconds": "3600", "com.openfaas.healt
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Iterator[Installed]:
     with installed_chart(cluster, "stoker-several", {"gateway": {"replicas": 2, "drainSeconds": 15}}) as release:
-        wait_for(lambda: len(release.ready_gateways()) == 2, "two gateways", 120)
+        wait_for(lambda: len(gateways(release)) == 2, "two gateways", 120)
         yield release
 
 
 @pytest.fixture(scope="module")
 def who(installed: Installed) -> str:
-    return installed.cluster.function("several-who", WHO)
+    """A function with three pods, which says who answered."""
+    return installed.deploy("who", installed.cluster.function("several-who", WHO), 3)
+
+
+def ready(installed: Installed, label: str, namespace: str) -> dict[str, str]:
+    """The addresses of pods that get calls, by name."""
+    found = json.loads(installed.cluster.kubectl("get", "pods", "-n", namespace, "-l", label, "-o", "json"))["items"]
+    condition = {"type": "Ready", "status": "True"}
+    return {
+        pod["metadata"]["name"]: pod["status"]["podIP"]
+        for pod in found
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(condition.items() <= one.items() for one in pod["status"].get("conditions", ()))
+    }
+
+
+def gateways(installed: Installed) -> dict[str, str]:
+    return ready(installed, "app.kubernetes.io/component=gateway", installed.namespace)
 
 
 def call_in_turn(installed: Installed, name: str, count: int) -> Counter[str]:
@@ -64,13 +84,19 @@ def call_in_turn(installed: Installed, name: str, count: int) -> Counter[str]:
 
 
 def test_a_connection_that_is_kept_reaches_all_pods(installed: Installed, who: str) -> None:
-    seen = call_in_turn(installed, installed.deploy("kept", who, 3), 30)
+    seen = call_in_turn(installed, who, 30)
     assert len(seen) == 3 and set(seen.values()) == {10}
 
 
 def test_ten_pods_share_the_calls_of_one_client_and_its_connections_are_kept(installed: Installed, who: str) -> None:
-    name = installed.deploy("shared", who, 10, annotations=UNPROBED)
-    pods = installed.pods("shared")
+    image = installed.client.function("who", installed.functions).image
+    labels = {"com.openfaas.scale.min": "10"}
+    marks = UNPROBED | {"stoker.dev/unpinned": "true"}
+    installed.client.create(FunctionSpec("shared", image, installed.functions, labels=labels, annotations=marks))
+    name = f"shared.{installed.functions}"
+    label = "faas_function=shared"
+    wait_for(lambda: len(ready(installed, label, installed.functions)) == 10, "ten pods", 180)
+    pods = sorted(ready(installed, label, installed.functions))
     call_in_turn(installed, name, 20)
     before = {pod: accepted(pod) for pod in pods}
     seen = call_in_turn(installed, name, 2_000)
@@ -94,7 +120,7 @@ def test_ten_pods_share_the_calls_of_one_client_and_its_connections_are_kept(ins
 def total(installed: Installed, sample: str, name: str) -> tuple[float, int]:
     """The sum over the gateways, and how many of them tell it."""
     told = []
-    for address in installed.ready_gateways().values():
+    for address in gateways(installed).values():
         with urllib.request.urlopen(f"http://{address}:8082/metrics", timeout=10) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         found = [one for family in families for one in family.samples if one.name == sample]
@@ -104,17 +130,17 @@ def total(installed: Installed, sample: str, name: str) -> tuple[float, int]:
 
 
 def test_metrics_of_all_gateways_add_up(installed: Installed, who: str) -> None:
-    name = installed.deploy("counted", who, 3)
-    answers = [installed.call(f"/function/{name}", b"")[0] for _ in range(60)]  # each by a connection of its own
+    before = total(installed, "gateway_function_invocation_total", who)[0]
+    answers = [installed.call(f"/function/{who}", b"")[0] for _ in range(60)]  # each by a connection of its own
     assert answers == [200] * 60
-    assert total(installed, "gateway_function_invocation_total", name) == (60, 2)
-    assert total(installed, "gateway_service_count", name) == (3, 1)
-    assert total(installed, "gateway_service_ready_count", name) == (3, 1)
-    waiting = [installed.call(f"/async-function/{name}/slow", b"")[0] for _ in range(6)]
+    assert total(installed, "gateway_function_invocation_total", who) == (before + 60, 2)
+    assert total(installed, "gateway_service_count", who) == (3, 1)
+    assert total(installed, "gateway_service_ready_count", who) == (3, 1)
+    waiting = [installed.call(f"/async-function/{who}/slow", b"")[0] for _ in range(6)]
     assert waiting == [202] * 6
-    assert total(installed, "queue_worker_messages_submitted_total", name)[0] == 6
-    assert total(installed, "queue_worker_pending_messages", name)[1] == 1
-    wait_for(lambda: total(installed, "queue_worker_messages_processed_total", name)[0] == 6, "their end", 60)
+    assert total(installed, "queue_worker_messages_submitted_total", who)[0] == 6
+    assert total(installed, "queue_worker_pending_messages", who)[1] == 1
+    wait_for(lambda: total(installed, "queue_worker_messages_processed_total", who)[0] == 6, "their end", 60)
 
 
 class Caller:
@@ -184,16 +210,15 @@ def leader(installed: Installed) -> str:
 def test_the_end_of_a_gateway_fails_no_call_that_may_be_repeated_and_another_leads(
     installed: Installed, who: str
 ) -> None:
-    name = installed.deploy("lasting", who, 2)
     before = leader(installed)
-    (victim,) = [pod for pod in installed.ready_gateways() if before.startswith(pod)]
-    with callers(installed, name, 16) as made:
+    (victim,) = [pod for pod in gateways(installed) if before.startswith(pod)]
+    with callers(installed, who, 16) as made:
         wait_for(lambda: all(one.outcomes[200] for one in made), "a call of each")
         assert kill_pod(victim) >= 5
         killed = monotonic()
         wait_for(lambda: leader(installed) != before, "another leader", 30)
         moved = monotonic() - killed
-        wait_for(lambda: len(installed.ready_gateways()) == 2, "the gateway's next life", 120)
+        wait_for(lambda: len(gateways(installed)) == 2, "the gateway's next life", 120)
         sleep(2)
     outcomes = sum((one.outcomes for one in made), Counter[int | str]())
     broken, repeated = sum(one.broken for one in made), sum(one.repeated for one in made)

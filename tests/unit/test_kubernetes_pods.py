@@ -214,7 +214,7 @@ CRASHED_TWICE = replica("new", revision="2", **CRASHED, restarts=1)
         ([OLD, WAITS], NEW | {"overdue": True}, "no node takes it: 0/1 nodes"),
         ([OLD, PULLS], NEW | {"overdue": True}, "ErrImagePull"),
         ([OLD, STARTS], NEW | {"overdue": True}, "it was not ready within 2m (deploy_deadline)"),
-        ([OLD], NEW | {"overdue": True, "refusal": "exceeded quota"}, "the cluster makes no pod of it: exceeded quota"),
+        ([OLD], NEW | {"overdue": True, "refusal": "exceeded quota"}, "exceeded quota"),
     ],
 )
 def test_a_rollout_that_is_lost_goes_back_to_what_serves(
@@ -256,10 +256,11 @@ def test_a_failed_rollout_says_what_will_be_put_back_and_then_what_was() -> None
     assert (after.state, after.serving, after.rollback_to, after.rolled_back) == ("ready", 3, 0, undone)
 
 
-def test_a_quota_that_is_exceeded_is_told_at_once() -> None:
-    found = condition(complete=False, refusal='pods "greet-x" is forbidden: exceeded quota: small')
-    assert (found.state, found.code) == ("failed", "unschedulable")
-    assert "exceeded quota: small" in found.message
+def test_pods_that_the_cluster_does_not_make_are_a_failure() -> None:
+    refused = condition(complete=False, refusal="pods is forbidden: exceeded quota: q")
+    assert (refused.state, refused.code) == ("failed", "pod-refused") and "exceeded quota: q" in refused.message
+    assert condition(replica("old"), revision=2, complete=False, refusal="quota").serving == 1
+    assert condition(replica(), refusal="only one more").state == "ready"
 
 
 def test_a_failure_is_told_to_callers_only_while_nobody_serves() -> None:

@@ -70,27 +70,33 @@ class KubernetesProvider:
         self._namespaces = namespaces
         self._registries = registries
         self._settings = settings
-        self._view = View(api, namespaces)
+        self._view = View(api, namespaces, lambda key: self._judge.heard(key))
         self._locks: dict[FunctionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._judge = Judge(self._view, self._put_back)
         self._candidate = candidate
-        self._tasks: list[asyncio.Task[None]] = []
+        self._leading: list[asyncio.Task[None]] = []
 
     @property
     def is_leader(self) -> bool:
         return self._candidate is None or self._candidate.is_leader
 
     async def start(self, listener: RouteListener) -> None:
-        self._view.heard = self._judge.heard
         await self._view.start(listener)
         if self._candidate is not None:
-            work = (self._candidate.run(), self._candidate.lead(self._judge.run))
-            self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
+            loop = asyncio.get_running_loop()
+            self._leading = [
+                loop.create_task(self._candidate.run(), name="be a candidate"),
+                loop.create_task(self._candidate.lead(self._duty), name="lead"),
+            ]
+
+    async def _duty(self) -> None:
+        """What is done once, however many platforms there are: by the leader."""
+        await self._judge.run()
 
     async def close(self) -> None:
-        for task in self._tasks:
+        for task in self._leading:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._leading, return_exceptions=True)
         if self._candidate is not None:
             await self._candidate.release()
         await self._view.close()

@@ -93,8 +93,10 @@ def _has(deployment: Deployment, type: str, status: str, reason: str) -> bool:
 
 
 def _refusal(deployment: Deployment) -> str:
-    found = [one for one in deployment.status.conditions or [] if one.type == "ReplicaFailure" and one.status == "True"]
-    return one_line(found[0].message or found[0].reason or "") if found else ""
+    if deployment.status.observed_generation < deployment.metadata.generation:
+        return ""
+    refused = [one for one in deployment.status.conditions or [] if one.type == "ReplicaFailure"]
+    return one_line(refused[0].message or refused[0].reason or "") if refused and refused[0].status == "True" else ""
 
 
 def _rolled_back(text: str) -> RolledBack | None:
@@ -201,7 +203,7 @@ class Standing:
             if one.trouble is not None and one.state != "ready":
                 return one.trouble
         if self.stored.refusal:
-            return Trouble("unschedulable", f"the cluster makes no pod of it: {self.stored.refusal}")
+            return Trouble("pod-refused", self.stored.refusal)
         if self.stored.overdue:
             return Trouble(
                 "start-timeout", f"it was not ready within {format_duration(self.stored.deadline)} (deploy_deadline)"

@@ -31,9 +31,13 @@ log = logging.getLogger("stoker.kubernetes")
 class View:
     """The functions of some namespaces and their replicas. Between `start` and `close` it is kept up to date."""
 
-    def __init__(self, api: Api, namespaces: tuple[str, ...]) -> None:
+    def __init__(
+        self, api: Api, namespaces: tuple[str, ...], changed: Callable[[FunctionKey], None] = lambda key: None
+    ) -> None:
+        """`changed` is called whenever something of a function has changed."""
         self._api = api
         self._namespaces = namespaces
+        self._told_of = changed
         self._stored: dict[FunctionKey, Stored] = {}
         self._replicas: dict[FunctionKey, dict[str, Replica]] = defaultdict(dict)
         self._forgotten: set[str] = set()
@@ -41,8 +45,6 @@ class View:
         self._health = HealthReasons()
         self._readiness = Readiness(self._note)
         self._listener: RouteListener | None = None
-        self.heard: Callable[[FunctionKey], None] = lambda key: None
-        """Told of each function that may stand otherwise than before."""
         self._changed: dict[FunctionKey, None] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -188,6 +190,7 @@ class View:
     def _note(self, key: FunctionKey) -> None:
         self._changed[key] = None
         self._news.set()
+        self._told_of(key)
 
     # What the proxies are told
 
@@ -208,7 +211,6 @@ class View:
             self._readiness.look_after(key, stored.spec if stored else None, self._own(key))
             self._health.look_after(self.replicas(key), key, self._note)
             await self._tell(key, self.standing(key).route() if stored else None)
-            self.heard(key)
 
     async def _tell(self, key: FunctionKey, route: Route | None) -> None:
         if route == self._published.get(key):
