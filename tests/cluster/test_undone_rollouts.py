@@ -24,6 +24,7 @@ BROKEN = "print('about to break')\nraise ImportError('broken on purpose')\n"
 HASTY = {"stoker.dev/deploy_deadline": "5s"}
 TOO_MUCH = Resources(cpu="1000")
 NOWHERE = {"stoker.dev/unpinned": "true"}
+SICK = "def handle(req):\n    return 'sick'\n\ndef health():\n    raise OSError('no database')\n"
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,18 @@ def test_what_served_is_put_back_with_its_very_pods(
     assert shown == [(1, 0, False, False, False), (2, 0, False, True, False), (3, 1, True, False, True)]
     assert other.client.revisions(name, NAMESPACE) == listed
     assert one.client.function(name, NAMESPACE).image == fine
+
+
+def test_a_version_that_is_never_healthy_is_undone_with_the_reason_of_its_hook(
+    platforms: list[Platform], cluster: Cluster, fine: str
+) -> None:
+    one, _ = platforms
+    until_ready(one, "sick", deploy(one, "sick", fine))
+    deploy(one, "sick", cluster.function("undone-sick", SICK), annotations=HASTY)
+    undone = until_ready(one, "sick", 3).rolled_back
+    assert undone is not None
+    assert undone.message.startswith("it was not ready within 5s (deploy_deadline): ")
+    assert "no database" in undone.message
 
 
 def test_the_command_says_why_and_what_was_put_back(platforms: list[Platform], fine: str, broken: str) -> None:

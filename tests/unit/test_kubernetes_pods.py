@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -214,6 +215,7 @@ CRASHED_TWICE = replica("new", revision="2", **CRASHED, restarts=1)
         ([OLD, WAITS], NEW | {"overdue": True}, "no node takes it: 0/1 nodes"),
         ([OLD, PULLS], NEW | {"overdue": True}, "ErrImagePull"),
         ([OLD, STARTS], NEW | {"overdue": True}, "it was not ready within 2m (deploy_deadline)"),
+        ([OLD, replace(STARTS, note="no database")], NEW | {"overdue": True}, "(deploy_deadline): no database"),
         ([OLD], NEW | {"overdue": True, "refusal": "exceeded quota"}, "exceeded quota"),
     ],
 )

@@ -38,7 +38,8 @@ class Trouble:
 @dataclass(frozen=True)
 class Replica:
     """One pod. `version` is the revision and restart that it was made for; `trouble` keeps it from getting ready;
-    `life` is the life of its container that runs, and empty while none does.
+    `life` is the life of its container that runs, and empty while none does. `note` is why its health hook says no,
+    from its start on.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Replica:
     restarts: int
     life: str
     trouble: Trouble | None
+    note: str = ""
 
     @property
     def ended_twice(self) -> bool:
@@ -64,7 +66,7 @@ class Replica:
 
     def instance(self, reason: str = "") -> Instance:
         """As `describe` shows it; `reason` is why it is unhealthy, where the replica itself has said it."""
-        message = reason if self.state == "unhealthy" else self.trouble.message if self.trouble else ""
+        message = reason if self.state == "unhealthy" else self.trouble.message if self.trouble else self.note
         return Instance(self.id, self.state, started_at=self.started_at, message=message)
 
 

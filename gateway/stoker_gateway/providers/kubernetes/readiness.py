@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from stoker_gateway.providers.kubernetes.errors import one_line
 from stoker_gateway.providers.kubernetes.manifests import ready_path
 from stoker_gateway.providers.kubernetes.pods import Replica, State
 from stoker_sdk.function import FunctionSpec
@@ -21,6 +22,9 @@ _TIMEOUT = ClientTimeout(total=1)
 _OFTEN, _SELDOM = 0.03, 0.5
 _SOON = 5.0
 """Seconds after which a start is a long one, and asked about less often."""
+
+_MAX_ANSWER = 2000
+_UNHEALTHY = "unhealthy: "
 
 Told = Callable[[FunctionKey], None]
 
@@ -32,6 +36,7 @@ class Readiness:
         self._told = told
         self._asking: dict[FunctionKey, dict[str, asyncio.Task[None]]] = {}
         self._states: dict[str, State] = {}
+        self._notes: dict[str, str] = {}
 
     def look_after(self, key: FunctionKey, spec: FunctionSpec | None, replicas: Iterable[Replica]) -> None:
         """These are a function's replicas now; `told` is called when one has become ready."""
@@ -40,6 +45,7 @@ class Readiness:
         for life in asking.keys() - starting.keys():
             asking.pop(life).cancel()
             self._states.pop(life, None)
+            self._notes.pop(life, None)
         for life in starting.keys() - asking.keys():
             assert spec is not None
             work = self._ask(starting[life], ready_path(spec))
@@ -48,7 +54,11 @@ class Readiness:
             self._asking[key] = asking
 
     def seen(self, replicas: Iterable[Replica]) -> list[Replica]:
-        return [replace(one, state=self._states.get(one.life, one.state)) if _starts(one) else one for one in replicas]
+        return [self._seen(one) if _starts(one) else one for one in replicas]
+
+    def _seen(self, replica: Replica) -> Replica:
+        state, note = self._states.get(replica.life, replica.state), self._notes.get(replica.life, "")
+        return replace(replica, state=state, note=note)
 
     async def close(self) -> None:
         tasks = [task for asking in self._asking.values() for task in asking.values()]
@@ -62,21 +72,27 @@ class Readiness:
         begun = loop.time()
         async with ClientSession(timeout=_TIMEOUT) as session:
             while True:  # also after a good answer: until the kubelet has spoken, nobody else would notice a bad one
-                ready = await _is_ready(session, url)
+                ready, note = await _look(session, url)
                 known = self._states.get(replica.life, "starting")
                 if ready != (known == "ready"):
                     self._states[replica.life] = "ready" if ready else "unhealthy"
+                if ready != (known == "ready") or note != self._notes.get(replica.life, ""):
+                    self._notes[replica.life] = note
                     self._told(replica.key)
                 soon = not ready and loop.time() - begun < _SOON
                 await asyncio.sleep(_OFTEN if soon else _SELDOM)
 
 
-async def _is_ready(session: ClientSession, url: str) -> bool:
+async def _look(session: ClientSession, url: str) -> tuple[bool, str]:
+    """Whether it is ready; if not, why its health hook says no, where it has one."""
     try:
         async with session.get(url, allow_redirects=False) as answer:
-            return 200 <= answer.status < 400
+            if 200 <= answer.status < 400:
+                return True, ""
+            text = (await answer.content.read(_MAX_ANSWER)).decode(errors="replace")
     except (ClientError, OSError):
-        return False
+        return False, ""
+    return False, one_line(text.removeprefix(_UNHEALTHY)) if text.startswith(_UNHEALTHY) else ""
 
 
 def _starts(replica: Replica) -> bool:

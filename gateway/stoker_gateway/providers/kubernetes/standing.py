@@ -205,9 +205,9 @@ class Standing:
         if self.stored.refusal:
             return Trouble("pod-refused", self.stored.refusal)
         if self.stored.overdue:
-            return Trouble(
-                "start-timeout", f"it was not ready within {format_duration(self.stored.deadline)} (deploy_deadline)"
-            )
+            note = next((f": {one.note}" for one in self._current if one.note), "")
+            limit = format_duration(self.stored.deadline)
+            return Trouble("start-timeout", f"it was not ready within {limit} (deploy_deadline){note}")
         return None
 
     @property
