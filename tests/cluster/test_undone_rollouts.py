@@ -41,7 +41,7 @@ def platforms(cluster: Cluster) -> Iterator[list[Platform]]:
         for one in both:
             print(one.log)
             one.delete()
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        cluster.kubectl("delete", "namespace", NAMESPACE)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def holder(cluster: Cluster) -> str:
 @pytest.mark.parametrize(
     ("name", "change", "reason", "code", "seconds"),
     [
-        ("crashes", {"image": ""}, "ended with exit code 1: ImportError: broken on purpose", "cannot-start", 20),
+        ("crashes", {"image": ""}, "the handler cannot be imported: broken on purpose", "cannot-start", 20),
         ("unplaced", {"requests": TOO_MUCH, "annotations": HASTY}, "no node takes it: 0/1 nodes", "unschedulable", 15),
         (
             "unpulled",
@@ -148,7 +148,10 @@ def test_the_command_says_why_and_what_was_put_back(platforms: list[Platform], f
     until_ready(one, "told", deploy(one, "told", fine))
     done = stoker(one, "deploy", "--image", broken, "--name", "told")
     assert done.returncode == 1
-    assert "function 'told': it did not start: ended with exit code 1: ImportError: broken on purpose" in done.stderr
+    assert (
+        "function 'told': it did not start: ended with exit code 1: stoker watchdog: the handler cannot be imported: broken on purpose"
+        in done.stderr
+    )
     assert "rolled back to revision 1, which serves" in done.stderr
     assert "about to break" in done.stderr
     assert "revision 2 failed, 1 was put back" in stoker(one, "describe", "told").stdout

@@ -234,7 +234,9 @@ class KubernetesProvider:
                 restart=verdict.pods[1],
                 history=extended(old.revisions(), new, failed=True, serving=kept.number),
                 pods_of=verdict.pods[0],
-                rolled_back=RolledBack(old.revision, kept.number, trouble.message, trouble.code, list(trouble.output)),
+                rolled_back=RolledBack(
+                    old.revision, verdict.pods[0], trouble.message, trouble.code, list(trouble.output)
+                ),
             )
             log.warning(
                 "%s: revision %d failed, and %d is put back: %s", key, old.revision, kept.number, trouble.message
