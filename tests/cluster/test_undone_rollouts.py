@@ -148,10 +148,8 @@ def test_the_command_says_why_and_what_was_put_back(platforms: list[Platform], f
     until_ready(one, "told", deploy(one, "told", fine))
     done = stoker(one, "deploy", "--image", broken, "--name", "told")
     assert done.returncode == 1
-    assert (
-        "function 'told': it did not start: ended with exit code 1: stoker watchdog: the handler cannot be imported: broken on purpose"
-        in done.stderr
-    )
+    assert "function 'told': it did not start: ended with exit code 1: " in done.stderr
+    assert "the handler cannot be imported: broken on purpose" in done.stderr
     assert "rolled back to revision 1, which serves" in done.stderr
     assert "about to break" in done.stderr
     assert "revision 2 failed, 1 was put back" in stoker(one, "describe", "told").stdout
