@@ -16,7 +16,9 @@ from stoker_sdk.errors import BadInput
 if TYPE_CHECKING:
     from stoker_sdk.function import FunctionSpec
 
-APIS = ("openfaas.com/v1", "serving.knative.dev/v1")
+KNATIVE = "serving.knative.dev/v1"
+GROUP = "openfaas.com"
+APIS = (f"{GROUP}/v1", f"{GROUP}/v1alpha2", KNATIVE)
 
 
 @click.command("generate", cls=Command)
@@ -24,6 +26,9 @@ APIS = ("openfaas.com/v1", "serving.knative.dev/v1")
 @selection_options
 @tag_option
 @click.option("--api", type=click.Choice(APIS), default=APIS[0], help="The kind of resource.")
+@click.option(
+    "--crd-group", default=GROUP, metavar="NAME", help=f"The cluster's group of Functions. [default: {GROUP}]"
+)
 @click.option("-n", "--namespace", default="", metavar="NAME", help="The namespace. [default: openfaas-fn]")
 @click.option("--from-store", default="", metavar="NAME", help="A function of the store, in place of a stack.")
 @click.option("--arch", type=click.Choice(ARCHITECTURES), default="x86_64", help="For --from-store. [default: x86_64]")
@@ -35,6 +40,7 @@ def generate(
     selection: Selection,
     tag: str,
     api: str,
+    crd_group: str,
     namespace: str,
     from_store: str,
     arch: str,
@@ -55,26 +61,19 @@ def generate(
         if from_store
         else _stack_specs(surroundings, target, selection, tag, namespace)
     )
-    make = function_resource if api == APIS[0] else knative_service
     for spec in specs:
-        click.echo("---\n" + yaml.safe_dump(make(spec), sort_keys=False, allow_unicode=True), nl=False)
+        made = knative_service(spec) if api == KNATIVE else function_resource(spec, crd_group, api.rpartition("/")[2])
+        click.echo("---\n" + yaml.safe_dump(made, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def function_resource(spec: FunctionSpec) -> dict[str, object]:
-    """The `Function` of contract section 10.4, with the process (`handler`), which faas-cli loses (quirk 17)."""
-    resource: dict[str, object] = {"name": spec.service, "image": spec.image}
-    resource |= {"handler": spec.env_process} if spec.env_process else {}
-    resource |= _present(
-        environment=spec.env_vars,
-        labels=spec.labels,
-        annotations=spec.annotations,
-        secrets=spec.secrets,
-        constraints=spec.constraints,
-        limits=_resources(spec, "limits"),
-        requests=_resources(spec, "requests"),
-        readOnlyRootFilesystem=spec.read_only_root_filesystem,
-    )
-    return {"apiVersion": APIS[0], "kind": "Function", "metadata": _metadata(spec), "spec": resource}
+def function_resource(spec: FunctionSpec, group: str, version: str) -> dict[str, object]:
+    """The `Function` without what is empty, with the process (`handler`), which faas-cli loses (quirk 17)."""
+    import msgspec
+
+    from stoker_sdk.function_resource import resource_of
+
+    empty = {name: None for name in ("env_vars", "labels", "annotations") if not getattr(spec, name)}
+    return resource_of(msgspec.structs.replace(spec, **empty), group, version)
 
 
 def knative_service(spec: FunctionSpec) -> dict[str, object]:
@@ -98,7 +97,7 @@ def knative_service(spec: FunctionSpec) -> dict[str, object]:
     pod = {"containers": [container], **_present(volumes=volumes)}
     template = {"metadata": _present(labels=spec.labels, annotations=spec.annotations), "spec": pod}
     template = template if template["metadata"] else {"spec": pod}
-    return {"apiVersion": APIS[1], "kind": "Service", "metadata": _metadata(spec), "spec": {"template": template}}
+    return {"apiVersion": KNATIVE, "kind": "Service", "metadata": _metadata(spec), "spec": {"template": template}}
 
 
 def _stack_specs(

@@ -194,6 +194,9 @@ def test_generate_prints_the_resources_that_a_cluster_takes(stoker: Shell) -> No
         },
     }
     assert other["spec"] == {"name": "other", "image": "other:latest"}
+    flags = ("--api", "openfaas.com/v1alpha2", "--crd-group", "functions.example.org")
+    (older, _) = yaml.safe_load_all(stoker("generate", "-n", "staging", *flags).out)
+    assert older == greet | {"apiVersion": "functions.example.org/v1alpha2"}
     knative = next(yaml.safe_load_all(stoker("generate", "--api", "serving.knative.dev/v1").out))
     (container,) = knative["spec"]["template"]["spec"]["containers"]
     assert knative["kind"] == "Service" and knative["metadata"]["namespace"] == "openfaas-fn"
