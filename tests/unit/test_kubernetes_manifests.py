@@ -14,6 +14,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
     HISTORY,
     MAX_ANNOTATIONS,
     Mounts,
+    Owner,
     Release,
     Settings,
     deployment,
@@ -281,7 +282,7 @@ def test_the_kubelet_counts_bad_answers_and_the_watchdog_does_not_count_them_bef
 
 
 def test_the_service_is_inside_only_and_goes_with_its_deployment() -> None:
-    one = service(spec(), "the-uid")
+    one = service(spec(), Owner("apps/v1", "Deployment", "the-uid"))
     assert one["spec"]["type"] == "ClusterIP"
     assert one["spec"]["selector"] == {"faas_function": "greet"}
     assert one["spec"]["ports"] == [{"name": "http", "protocol": "TCP", "port": 8080, "targetPort": 8080}]

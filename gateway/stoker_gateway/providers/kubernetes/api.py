@@ -44,8 +44,8 @@ class Api:
     async def create(self, path: str, body: Manifest, kind: type[T], what: str) -> T:
         return _decode(await self._ask("POST", path, what, body=body), kind, what)
 
-    async def replace(self, path: str, body: Manifest, kind: type[T], what: str) -> T:
-        return _decode(await self._ask("PUT", path, what, body=body), kind, what)
+    async def replace(self, path: str, body: Manifest, kind: type[T], what: str, query: Mapping[str, str] = {}) -> T:
+        return _decode(await self._ask("PUT", path, what, query=query, body=body), kind, what)
 
     async def patch(self, path: str, body: Manifest, kind: type[T], what: str) -> T:
         """A merge patch: what is named is set, what is null is removed, all else stays."""

@@ -81,12 +81,21 @@ class Mounts:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The object with which a function's objects go; it has the function's name and namespace."""
+
+    api: str
+    kind: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class Release:
     """What is rolled out: the function, the image as the nodes are to fetch it, its secrets, and which one it is.
 
     `identity` is given once, when the function is created, so that what a removed one left is not taken for its own.
-    `history` ends with this revision. `pods_of` is set where the pods of an earlier revision are to serve on as they
-    are, and `rolled_back` says why.
+    `history` ends with this revision. `owner` is the Function resource that asks for it, if there is one. `pods_of` is
+    set where the pods of an earlier revision are to serve on as they are, and `rolled_back` says why.
     """
 
     spec: FunctionSpec
@@ -100,6 +109,7 @@ class Release:
     history: Sequence[Kept] = field(default_factory=tuple)
     pods_of: int = 0
     rolled_back: RolledBack | None = None
+    owner: Owner | None = None
 
 
 def mounts_of(secrets: Sequence[tuple[str, str, Sequence[str]]]) -> Mounts:
@@ -140,7 +150,7 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(spec, annotations),
+        "metadata": _metadata(spec, annotations) | _owners(spec, release.owner),
         "spec": {
             "replicas": release.replicas,
             "revisionHistoryLimit": 10,
@@ -152,16 +162,12 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
     }
 
 
-def service(spec: FunctionSpec, owner: str = "") -> Manifest:
-    """The Service, for callers inside the cluster; our own calls go to pods. `owner` is the Deployment's uid."""
-    metadata = _metadata(spec, _annotations(spec))
-    if owner:
-        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": spec.service, "uid": owner}
-        metadata["ownerReferences"] = [reference]
+def service(spec: FunctionSpec, owner: Owner | None = None) -> Manifest:
+    """The Service, for callers inside the cluster; our own calls go to pods."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata,
+        "metadata": _metadata(spec, _annotations(spec)) | _owners(spec, owner),
         "spec": {
             "type": "ClusterIP",
             "selector": {FUNCTION_LABEL: spec.service},
@@ -210,6 +216,13 @@ def _metadata(spec: FunctionSpec, annotations: Mapping[str, str]) -> Manifest:
         "labels": _labels(spec),
         "annotations": dict(annotations),
     }
+
+
+def _owners(spec: FunctionSpec, owner: Owner | None) -> Manifest:
+    if owner is None:
+        return {}
+    reference = {"apiVersion": owner.api, "kind": owner.kind, "name": spec.service, "uid": owner.uid}
+    return {"ownerReferences": [reference | {"controller": True}]}
 
 
 def _labels(spec: FunctionSpec) -> dict[str, str]:

@@ -16,6 +16,15 @@ class _Object(msgspec.Struct, frozen=True, rename="camel"):
     """Absent fields and nulls are the same to Kubernetes."""
 
 
+class OwnerReference(_Object, frozen=True):
+    """`controller` is true of the one that manages the object."""
+
+    api_version: str = ""
+    kind: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
 class Metadata(_Object, frozen=True):
     name: str = ""
     namespace: str = ""
@@ -27,6 +36,7 @@ class Metadata(_Object, frozen=True):
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    owner_references: list[OwnerReference] | None = None
 
     def annotation(self, key: str) -> str:
         return (self.annotations or {}).get(key, "")
@@ -105,6 +115,14 @@ class Pod(_Object, frozen=True):
     status: PodStatus = PodStatus()
 
 
+class Function(_Object, frozen=True):
+    """The resource as users and we write it: anything may stand in it."""
+
+    metadata: Metadata
+    spec: Any = None
+    status: Any = None
+
+
 class Secret(_Object, frozen=True):
     """`data` is in base64, as Kubernetes sends it; never print one."""
 
@@ -146,6 +164,19 @@ class Status(_Object, frozen=True):
     message: str = ""
     reason: str = ""
     code: int = 0
+
+
+class ApiResource(_Object, frozen=True):
+    name: str
+    kind: str = ""
+    namespaced: bool = False
+    categories: list[str] | None = None
+
+
+class ApiResources(_Object, frozen=True):
+    """What is served of a group and version."""
+
+    resources: list[ApiResource]
 
 
 class Ignored(_Object, frozen=True):

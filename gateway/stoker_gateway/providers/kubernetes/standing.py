@@ -17,8 +17,9 @@ from stoker_gateway.providers.kubernetes.manifests import (
     REVISION,
     ROLLED_BACK,
     SPEC,
+    Owner,
 )
-from stoker_gateway.providers.kubernetes.objects import Deployment
+from stoker_gateway.providers.kubernetes.objects import Deployment, Metadata
 from stoker_gateway.providers.kubernetes.pods import Replica, Trouble, number, targets_of
 from stoker_gateway.revisions import Kept
 from stoker_gateway.routes import Route, queue_annotations
@@ -49,6 +50,8 @@ class Stored:
     refusal: str
     rolled_back: RolledBack | None
     packed_history: str
+    owner: Owner | None = None
+    """The object that asks for it, such as a Function resource."""
 
     def revisions(self) -> list[Kept]:
         """Its history, which ends with this revision. Somebody may have changed the annotation by hand."""
@@ -81,7 +84,13 @@ def stored_of(deployment: Deployment) -> Stored | None:
         refusal=_refusal(deployment),
         rolled_back=_rolled_back(metadata.annotation(ROLLED_BACK)),
         packed_history=metadata.annotation(HISTORY),
+        owner=_owner(metadata),
     )
+
+
+def _owner(metadata: Metadata) -> Owner | None:
+    owners = metadata.owner_references or []
+    return next((Owner(one.api_version, one.kind, one.uid) for one in owners if one.controller), None)
 
 
 def _has(deployment: Deployment, type: str, status: str, reason: str) -> bool:

@@ -1,0 +1,203 @@
+"""Deployment and Service of a function, read and written: the one place for what the API and a resource ask for.
+
+Every write is of a version that was read, so of two that write at the same time one is refused and looks again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from stoker_gateway.providers.kubernetes import paths
+from stoker_gateway.providers.kubernetes.api import Api
+from stoker_gateway.providers.kubernetes.credentials import Login, read_pull_secret
+from stoker_gateway.providers.kubernetes.manifests import (
+    PULL_SECRET_TYPES,
+    Mounts,
+    Owner,
+    Release,
+    Settings,
+    deployment,
+    mounts_of,
+    service,
+)
+from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Metadata, Secret
+from stoker_gateway.providers.kubernetes.registry import Registries
+from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
+from stoker_gateway.revisions import Kept, extended
+from stoker_sdk.errors import BadInput, Conflict, NotFound, Unavailable
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.names import FunctionKey
+from stoker_sdk.units import now_rfc3339
+
+log = logging.getLogger("stoker.kubernetes")
+
+
+class Taken(Conflict):
+    """An object of the function's name is there, and is not ours to change."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a function means now: its secrets by their use, and its image, which is `pinned` when it has a digest."""
+
+    mounts: Mounts
+    image: str
+    pinned: bool
+
+
+class Releases:
+    """Raises `StokerError`s only."""
+
+    def __init__(self, api: Api, registries: Registries, settings: Settings) -> None:
+        self._api = api
+        self._registries = registries
+        self._settings = settings
+
+    # What a function means
+
+    async def resolve(self, spec: FunctionSpec) -> Resolved:
+        """Asks the registry what the image's tag means."""
+        mounts, secrets = await self._secrets_of(spec)
+        logins: list[dict[str, Login]] = [
+            read_pull_secret(one.metadata.name, one.type, one.data or {})
+            for one in secrets
+            if one.type in PULL_SECRET_TYPES
+        ]
+        try:
+            return Resolved(mounts, await self._registries.pin(spec.image, logins), True)
+        except Unavailable as error:
+            if spec.setting("unpinned") == "true":
+                log.warning("%s runs an image that is not pinned: %s", spec.key, error)
+                return Resolved(mounts, spec.image, False)
+            raise Unavailable(f"{error}. Deploy with --unpinned to run whatever the tag means on each node") from None
+
+    async def resolve_to(self, spec: FunctionSpec, image: str) -> Resolved:
+        """With an image that is known already: no registry is asked."""
+        mounts, _ = await self._secrets_of(spec)
+        return Resolved(mounts, image, "@" in image)
+
+    async def _secrets_of(self, spec: FunctionSpec) -> tuple[Mounts, list[Secret]]:
+        secrets = [await self._secret(spec, name) for name in spec.secrets or []]
+        return mounts_of([(one.metadata.name, one.type, tuple(one.data or {})) for one in secrets]), secrets
+
+    async def _secret(self, spec: FunctionSpec, name: str) -> Secret:
+        path = paths.secret(spec.key.namespace, name)
+        try:
+            return await self._api.get(path, Secret, f"secret {name!r}")
+        except NotFound:
+            raise BadInput(f"secret {name!r} does not exist in namespace {spec.namespace!r}: create it first") from None
+
+    # What the cluster holds
+
+    async def read(self, key: FunctionKey) -> Stored:
+        """As it is now: a cache may be behind what another process has written. Raises `NotFound`, and `Taken`."""
+        found = await self._api.get(paths.deployment(key), Deployment, f"function {key.name!r}")
+        stored = stored_of(found)
+        if stored is None:
+            raise Taken(
+                f"deployment {key.name!r} in namespace {key.namespace!r} is no function of this platform: choose "
+                "another name, or remove it with kubectl"
+            )
+        if found.metadata.deletion_timestamp:
+            raise Unavailable(f"deployment {key.name!r} in namespace {key.namespace!r} is just being removed")
+        return stored
+
+    async def create(self, release: Release) -> Deployment:
+        """Both objects or none. Raises `Taken`."""
+        spec = release.spec
+        what = f"deployment {spec.service!r}"
+        try:
+            made = await self._api.create(
+                paths.deployments(spec.key.namespace), deployment(release, self._settings), Deployment, what
+            )
+        except Conflict:
+            raise Taken(
+                f"deployment {spec.service!r} exists in namespace {spec.namespace!r} and is no function of this "
+                "platform, or is just being removed: choose another name, or remove it with kubectl"
+            ) from None
+        try:
+            await self.make_service(spec, release.owner or Owner("apps/v1", "Deployment", made.metadata.uid))
+        except BaseException:
+            await self._api.delete(paths.deployment(spec.key), what)
+            raise
+        return made
+
+    async def make_service(self, spec: FunctionSpec, owner: Owner) -> None:
+        """Raises `Taken`."""
+        body, what = service(spec, owner), f"service {spec.service!r}"
+        try:
+            await self._api.create(paths.services(spec.key.namespace), body, Ignored, what)
+        except Conflict:
+            found = await self._api.get(paths.service(spec.key), _Named, what)
+            if (found.metadata.labels or {}).items() >= body["metadata"]["labels"].items():
+                # Its predecessor's, which the cluster has not collected yet.
+                await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, Ignored, what)
+                return
+            raise Taken(
+                f"service {spec.service!r} exists in namespace {spec.namespace!r} and is no function's of this "
+                "platform: choose another name, or remove it with kubectl"
+            ) from None
+
+    async def replace(self, old: Stored, release: Release) -> Deployment:
+        """Raises `Conflict` when the Deployment is not as `old` says any more."""
+        spec = release.spec
+        made = await self._put(old, release)
+        if old.spec.annotations != spec.annotations:
+            metadata: Manifest = {"metadata": service(spec)["metadata"]}
+            await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
+        return made
+
+    async def try_replace(self, old: Stored, release: Release) -> None:
+        """Raises what `replace` would, and changes nothing."""
+        await self._put(old, release, {"dryRun": "All"})
+
+    async def _put(self, old: Stored, release: Release, query: Mapping[str, str] = {}) -> Deployment:
+        spec, body = release.spec, deployment(release, self._settings)
+        body["metadata"]["resourceVersion"] = old.resource_version
+        return await self._api.replace(
+            paths.deployment(spec.key), body, Deployment, f"deployment {spec.service!r}", query
+        )
+
+    async def delete(self, key: FunctionKey, uid: str) -> None:
+        """The Deployment of that uid and its Service; that they are gone already is no error."""
+        only = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._api.delete(paths.deployment(key), f"deployment {key.name!r}", only)
+        except NotFound:
+            return  # kubectl was quicker, and its Service goes with it
+        try:
+            # The cluster's collector would take it too, and only some time later.
+            await self._api.delete(paths.service(key), f"service {key.name!r}")
+        except NotFound:
+            pass
+
+
+def next_release(
+    old: Stored, standing: Standing | None, spec: FunctionSpec, resolved: Resolved, rollback_to: int = 0
+) -> Release:
+    """What follows `old`; `standing` is how it stands, which a watch may tell of an earlier revision."""
+    new = Kept(old.revision + 1, now_rfc3339(), spec, resolved.image, rollback_to=rollback_to)
+    condition = standing.status().stoker if standing else None
+    if condition is None or condition.revision != old.revision:
+        history = extended(old.revisions(), new, failed=False, serving=0)
+    else:
+        history = extended(old.revisions(), new, failed=condition.state == "failed", serving=condition.serving)
+    return Release(
+        spec,
+        resolved.image,
+        resolved.pinned,
+        resolved.mounts,
+        old.identity,
+        new.number,
+        replicas=old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas),
+        history=history,
+        owner=old.owner,
+    )
+
+
+class _Named(msgspec.Struct):
+    metadata: Metadata
