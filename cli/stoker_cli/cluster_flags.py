@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,8 @@ _NAMES = (
     "registry_ca",
     "function_user",
     "deploy_deadline",
+    "operator",
+    "crd_group",
 )
 _OPTIONS = (
     click.option(
@@ -58,6 +61,8 @@ _OPTIONS = (
         metavar="DURATION",
         help="A version that is not ready by then is rolled back.",
     ),
+    click.option("--operator", is_flag=True, help="Keep functions as Function resources, for kubectl and Git."),
+    click.option("--crd-group", default="openfaas.com", show_default=True, help="The group of these resources."),
 )
 
 
@@ -76,9 +81,12 @@ def read_cluster_options(flags: dict[str, Any], environment: Mapping[str, str]) 
     if find_spec("kubernetes") is None:
         raise StokerError("--provider kubernetes needs the cluster's client: pip install 'stoker[kubernetes]'")
     from stoker_gateway.providers.kubernetes.settings import ClusterSettings
-    from stoker_sdk.names import DEFAULT_NAMESPACE, check_function_namespace
+    from stoker_sdk.names import DEFAULT_NAMESPACE, LABEL_PATTERN, check_function_namespace
     from stoker_sdk.probes import check_deploy_deadline
 
+    group = taken["crd_group"]
+    if taken["operator"] and not re.fullmatch(rf"{LABEL_PATTERN}(\.{LABEL_PATTERN})+", group):
+        raise BadUsage(f"--crd-group {group[:80]!r} is no group of resources: write it as openfaas.com is")
     try:
         namespaces = tuple(check_function_namespace(name) for name in taken["function_namespace"])
     except BadInput as error:
@@ -95,6 +103,7 @@ def read_cluster_options(flags: dict[str, Any], environment: Mapping[str, str]) 
         registry_ca=str(Path(taken["registry_ca"]).absolute()) if taken["registry_ca"] else "",
         run_as_user=taken["function_user"] or None,
         deploy_deadline=deadline,
+        function_group=group if taken["operator"] else "",
     )
 
 

@@ -21,12 +21,14 @@ from stoker_gateway.providers.kubernetes.manifests import Mounts, Release, deplo
 from stoker_gateway.queue.broker import find_program
 from stoker_gateway.queue.stored import MAX_INLINE
 from stoker_gateway.tls import ensure_certificates
-from stoker_sdk.function import FunctionSpec
+from stoker_sdk.function import FunctionSpec, Resources
+from stoker_sdk.function_resource import resource_of
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 
 from rendered_chart import CHART, CURRENT, NAMESPACE, NEEDED, OLDEST, Document, Documents, pods, render  # noqa: E402
 
+ROLES = CHART.parent.parent / "tests" / "cluster"
 GATEWAY, NATS = "Deployment/stoker-gateway", "StatefulSet/stoker-nats"
 ALWAYS = {
     "ServiceAccount/stoker-gateway",
@@ -86,6 +88,8 @@ MOST: dict[str, Any] = {
     "networkPolicy": {"extraFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}, "dashboards": {"enabled": True}},
 }
+OPERATOR = {"operator": {"enabled": True}}
+CRD = "CustomResourceDefinition/functions.openfaas.com"
 OWN_NATS = {"nats": {"enabled": False, "url": "tls://nats.example.org:4222", "caSecret": "nats-ca"}}
 
 
@@ -93,7 +97,7 @@ def own_nats(**auth: str) -> dict[str, Any]:
     return {"nats": OWN_NATS["nats"] | {"auth": auth}}
 
 
-SETS = [{}, LEAST, MOST, own_nats(secret="s", kind="password", user="u"), own_nats(secret="s", kind="token")]
+SETS = [{}, LEAST, MOST, OPERATOR, own_nats(secret="s", kind="password", user="u"), own_nats(secret="s", kind="token")]
 
 
 def arguments(documents: Documents) -> list[str]:
@@ -127,6 +131,8 @@ def test_lint_has_nothing_to_say(values: dict[str, Any], version: str) -> None:
         ({"ingress": {"enabled": True, "host": "f.example.org"}}, BY_DEFAULT | {"Ingress/stoker"}),
         ({"metrics": {"serviceMonitor": {"enabled": True}}}, BY_DEFAULT | {"ServiceMonitor/stoker"}),
         ({"metrics": {"dashboards": {"enabled": True}}}, BY_DEFAULT | {"ConfigMap/stoker-dashboards"}),
+        (OPERATOR, BY_DEFAULT | {CRD}),
+        ({"operator": {"enabled": True, "createCRD": False}}, BY_DEFAULT),
         ({"functions": {"quota": {"pods": "9"}}}, BY_DEFAULT | {"ResourceQuota/openfaas-fn/stoker"}),
         ({"functions": {"limitRange": [{"type": "Pod"}]}}, BY_DEFAULT | {"LimitRange/openfaas-fn/stoker"}),
         (
@@ -222,13 +228,60 @@ def test_the_command_takes_every_flag(values: dict[str, Any], tmp_path: Path) ->
 
 
 def test_the_rights_are_those_that_are_proved_on_a_cluster() -> None:
-    proved = yaml.safe_load((CHART.parent.parent / "tests" / "cluster" / "roles.yml").read_text())
+    always, operator = (
+        yaml.safe_load((ROLES / name).read_text())["rules"] for name in ("roles.yml", "roles-operator.yml")
+    )
     documents = render()
-    assert documents["Role/openfaas-fn/stoker-gateway"]["rules"] == proved["rules"]
+    assert documents["Role/openfaas-fn/stoker-gateway"]["rules"] == always
+    assert render(OPERATOR)["Role/openfaas-fn/stoker-gateway"]["rules"] == always + operator
     binding = documents["RoleBinding/openfaas-fn/stoker-gateway"]
     assert binding["roleRef"]["name"] == "stoker-gateway"
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "stoker-gateway", "namespace": NAMESPACE}]
-    assert not [key for key in render(MOST) if key.startswith("Cluster")]
+    assert not [key for key in render(MOST | OPERATOR) if key.startswith("Cluster")]
+
+
+def test_the_operator_is_asked_for_by_one_value() -> None:
+    assert not any("operator" in one or "crd" in one for one in arguments(render()))
+    assert {"--operator", "--crd-group=openfaas.com"} <= set(arguments(render(OPERATOR)))
+
+
+def test_the_definition_of_functions_serves_two_versions_of_one_schema() -> None:
+    group = {"operator": {"enabled": True, "group": "functions.example.org"}}
+    documents = render(group)
+    definition = documents["CustomResourceDefinition/functions.functions.example.org"]
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert "--crd-group=functions.example.org" in arguments(documents)
+    assert "functions.example.org" in str(documents["Role/openfaas-fn/stoker-gateway"]["rules"])
+    one, two = definition["spec"]["versions"]
+    assert [(each["name"], each["served"], each["storage"]) for each in (one, two)] == [
+        ("v1", True, True),
+        ("v1alpha2", True, False),
+    ]
+    assert (one["schema"], one["additionalPrinterColumns"]) == (two["schema"], two["additionalPrinterColumns"])
+    columns = [each["name"] for each in one["additionalPrinterColumns"] if not each.get("priority")]
+    assert columns == ["Image", "Ready", "Reason", "Replicas", "Age"]
+
+
+def test_the_schema_knows_every_field_that_a_function_and_its_status_may_have() -> None:
+    schema = render(OPERATOR)[CRD]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    spec = schema["properties"]["spec"]
+    full = FunctionSpec(
+        service="greet",
+        image="a/b:1",
+        env_process="cat",
+        env_vars={"A": "1"},
+        constraints=["a=b"],
+        secrets=["s"],
+        labels={"a": "b"},
+        annotations={"a": "b"},
+        limits=Resources("1Gi", "1", "1", "1", "1"),
+        requests=Resources("1Gi", "1", "1", "1", "1"),
+        read_only_root_filesystem=True,
+    )
+    asked = resource_of(full)["spec"]
+    assert set(asked) == set(spec["properties"])
+    assert set(asked["limits"]) == set(spec["properties"]["limits"]["properties"])
+    assert spec["required"] == ["name", "image"]
 
 
 def matching(selector: dict[str, str], documents: Documents) -> list[str]:

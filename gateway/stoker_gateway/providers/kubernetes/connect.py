@@ -7,9 +7,10 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from stoker_gateway.providers.kubernetes.api import open_api
+from stoker_gateway.providers.kubernetes.api import Api, open_api
 from stoker_gateway.providers.kubernetes.lease import Candidate
 from stoker_gateway.providers.kubernetes.manifests import Settings
+from stoker_gateway.providers.kubernetes.operator.provider import OperatorProvider
 from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.secrets import KubernetesSecrets
@@ -25,7 +26,12 @@ async def connect(settings: ClusterSettings) -> tuple[KubernetesProvider, Kubern
     registries = Registries(plain=settings.plain_registries, ca=ca)
     kubeconfig = Path(settings.kubeconfig) if settings.kubeconfig else None
     api = await open_api(kubeconfig, settings.context)
+    return _make_provider(api, settings, registries), KubernetesSecrets(api)
+
+
+def _make_provider(api: Api, settings: ClusterSettings, registries: Registries) -> KubernetesProvider:
     wishes = Settings(settings.run_as_user, settings.deploy_deadline)
     candidate = Candidate(api, settings.namespaces[0], LEASE, f"{socket.gethostname()}-{os.urandom(4).hex()}")
-    provider = KubernetesProvider(api, settings.namespaces, registries, wishes, candidate)
-    return provider, KubernetesSecrets(api)
+    if settings.function_group:
+        return OperatorProvider(api, settings.namespaces, registries, settings.function_group, wishes, candidate)
+    return KubernetesProvider(api, settings.namespaces, registries, wishes, candidate)

@@ -41,6 +41,14 @@ class Metadata(_Object, frozen=True):
     def annotation(self, key: str) -> str:
         return (self.annotations or {}).get(key, "")
 
+    def is_older(self, other: Metadata) -> bool:
+        """Versions grow: what the API's documentation once kept open, and every server does."""
+        return self.uid == other.uid and _number(self.resource_version) < _number(other.resource_version)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
 
 class StatusCondition(_Object, frozen=True):
     type: str
@@ -144,6 +152,12 @@ class LeaseSpec(_Object, frozen=True):
 class Lease(_Object, frozen=True):
     metadata: Metadata
     spec: LeaseSpec = LeaseSpec()
+
+
+class Named(_Object, frozen=True):
+    """Any object, of which no more is read."""
+
+    metadata: Metadata
 
 
 class List(_Object, Generic[T], frozen=True):

@@ -31,3 +31,11 @@ def secret(namespace: str, name: str) -> str:
 
 def leases(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
+def functions(group: str, namespace: str) -> str:
+    return f"/apis/{group}/v1/namespaces/{namespace}/functions"
+
+
+def function(group: str, key: FunctionKey) -> str:
+    return f"{functions(group, key.namespace)}/{key.name}"

@@ -9,8 +9,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from stoker_gateway.providers.kubernetes import paths
 from stoker_gateway.providers.kubernetes.api import Api
 from stoker_gateway.providers.kubernetes.credentials import Login, read_pull_secret
@@ -24,7 +22,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
     mounts_of,
     service,
 )
-from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Metadata, Secret
+from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Named, Secret
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
 from stoker_gateway.revisions import Kept, extended
@@ -110,6 +108,7 @@ class Releases:
         """Both objects or none. Raises `Taken`."""
         spec = release.spec
         what = f"deployment {spec.service!r}"
+        await self._check_service(spec)
         try:
             made = await self._api.create(
                 paths.deployments(spec.key.namespace), deployment(release, self._settings), Deployment, what
@@ -132,15 +131,21 @@ class Releases:
         try:
             await self._api.create(paths.services(spec.key.namespace), body, Ignored, what)
         except Conflict:
-            found = await self._api.get(paths.service(spec.key), _Named, what)
-            if (found.metadata.labels or {}).items() >= body["metadata"]["labels"].items():
-                # Its predecessor's, which the cluster has not collected yet.
-                await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, Ignored, what)
-                return
+            await self._check_service(spec)
+            # Its predecessor's, which the cluster has not collected yet.
+            await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, Ignored, what)
+
+    async def _check_service(self, spec: FunctionSpec) -> None:
+        """Raises `Taken` when there is one that is not ours."""
+        try:
+            found = await self._api.get(paths.service(spec.key), Named, f"service {spec.service!r}")
+        except NotFound:
+            return
+        if not (found.metadata.labels or {}).items() >= service(spec)["metadata"]["labels"].items():
             raise Taken(
                 f"service {spec.service!r} exists in namespace {spec.namespace!r} and is no function's of this "
                 "platform: choose another name, or remove it with kubectl"
-            ) from None
+            )
 
     async def replace(self, old: Stored, release: Release) -> Deployment:
         """Raises `Conflict` when the Deployment is not as `old` says any more."""
@@ -197,7 +202,3 @@ def next_release(
         history=history,
         owner=old.owner,
     )
-
-
-class _Named(msgspec.Struct):
-    metadata: Metadata

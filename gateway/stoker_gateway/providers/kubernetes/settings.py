@@ -15,6 +15,7 @@ DEFAULT_DEPLOY_DEADLINE: Final = 120.0
 class ClusterSettings(msgspec.Struct, frozen=True):
     """`kubeconfig` is empty where the platform is a pod of the cluster itself. `run_as_user` is functions' user id;
     None leaves it to the cluster (OpenShift). `plain_registries` speak HTTP without TLS. `deploy_deadline`: in seconds.
+    `function_group` is the group of the Function resources in operator mode, and else empty.
     """
 
     kubeconfig: str = ""
@@ -24,3 +25,4 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     registry_ca: str = ""
     run_as_user: int | None = 12000
     deploy_deadline: float = DEFAULT_DEPLOY_DEADLINE
+    function_group: str = ""

@@ -155,8 +155,10 @@ class View:
             self._note(key)
 
     def _lost_deployment(self, gone: Deployment) -> None:
-        self.forget(key_of(gone.metadata.labels, gone.metadata.namespace), gone.metadata.uid)
+        key = key_of(gone.metadata.labels, gone.metadata.namespace)
+        self.forget(key, gone.metadata.uid)
         self._forgotten.discard(gone.metadata.uid)
+        self._note(key)
 
     def _replace_deployments(self, namespace: str, found: list[Deployment]) -> None:
         there = {one.metadata.uid for one in found}

@@ -16,12 +16,12 @@ import msgspec
 
 from stoker_gateway.providers.kubernetes.api import Api
 from stoker_gateway.providers.kubernetes.errors import Expired, error_of
-from stoker_gateway.providers.kubernetes.objects import Deployment, Event, List, Metadata, Pod, Status
+from stoker_gateway.providers.kubernetes.objects import Deployment, Event, Function, List, Named, Pod, Status
 from stoker_sdk.errors import StokerError
 
 log = logging.getLogger("stoker.kubernetes")
 
-T = TypeVar("T", bound=Deployment | Pod)
+T = TypeVar("T", bound=Deployment | Pod | Function)
 
 _WATCH_SECONDS = 300
 """The API ends a watch after so long, by half as much more at random, so that not all come again at once."""
@@ -30,12 +30,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
 _PAGE = "500"
 
 _decode_event = msgspec.json.Decoder(Event).decode
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    """All that a bookmark has."""
-
-    metadata: Metadata
 
 
 class Watch(Generic[T]):
@@ -120,7 +114,7 @@ class Watch(Generic[T]):
             told = msgspec.json.decode(event.object, type=Status)
             raise error_of(told.code or 500, bytes(event.object), self._what)
         if event.type == "BOOKMARK":
-            self._version = msgspec.json.decode(event.object, type=_Mark).metadata.resource_version
+            self._version = msgspec.json.decode(event.object, type=Named).metadata.resource_version
             return
         one = self._decode(event.object)
         self._version = one.metadata.resource_version

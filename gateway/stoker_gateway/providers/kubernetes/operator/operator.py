@@ -1,0 +1,162 @@
+"""The operator: works on the resources whose function is not as they say, and writes their status.
+
+It may run in several platforms at once, which costs requests and spoils nothing; a leader is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from time import monotonic
+
+from stoker_gateway.providers.kubernetes import paths
+from stoker_gateway.providers.kubernetes.api import Api
+from stoker_gateway.providers.kubernetes.manifests import SELECTOR
+from stoker_gateway.providers.kubernetes.objects import Function, List, Named
+from stoker_gateway.providers.kubernetes.operator.functions import Functions
+from stoker_gateway.providers.kubernetes.operator.reconciler import Reconciler
+from stoker_gateway.providers.kubernetes.operator.status import differs, status_of
+from stoker_gateway.providers.kubernetes.operator.work_queue import WorkQueue
+from stoker_gateway.providers.kubernetes.releases import Releases
+from stoker_gateway.providers.kubernetes.view import View
+from stoker_sdk.errors import Conflict, NotFound, StokerError
+from stoker_sdk.names import FunctionKey
+from stoker_sdk.units import now_rfc3339
+
+log = logging.getLogger("stoker.kubernetes")
+
+_WORKERS = 4
+RESYNC_SECONDS = 300.0
+"""How often everything is looked at, in case that something was missed."""
+
+
+class Operator:
+    """`note` and `note_resource` tell it what to look at; it does so while `run` runs."""
+
+    def __init__(
+        self,
+        api: Api,
+        functions: Functions,
+        view: View,
+        releases: Releases,
+        reconciler: Reconciler,
+        locks: Mapping[FunctionKey, asyncio.Lock],
+    ) -> None:
+        self._api = api
+        self._functions = functions
+        self._view = view
+        self._releases = releases
+        self._reconciler = reconciler
+        self._locks = locks
+        self._queue: WorkQueue[FunctionKey] = WorkQueue()
+        self._news = asyncio.Event()
+
+    def note(self, key: FunctionKey) -> None:
+        """Something that was made for the resource has changed."""
+        if self._functions.get(key) is not None:
+            self._queue.add(key, monotonic())
+            self._news.set()
+
+    def note_resource(self, key: FunctionKey) -> None:
+        """The resource itself has changed."""
+        self._queue.add_changed(key, monotonic())
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        self._queue = WorkQueue()  # what another leader has met is no matter here
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync(), name="resync functions")
+            for number in range(_WORKERS):
+                tasks.create_task(self._work(), name=f"operator {number}")
+
+    async def resync(self) -> None:
+        """Look at everything once more. Where all is as it should be, the only requests are lists of Services."""
+        for key in self._functions.all_keys():
+            self.note(key)
+        there: set[FunctionKey] = set()
+        for namespace in self._functions.namespaces:
+            found = await self._api.get(
+                paths.services(namespace), List[Named], f"services of {namespace!r}", {"labelSelector": SELECTOR}
+            )
+            there |= {FunctionKey(namespace, one.metadata.name) for one in found.items}
+        for key in self._functions.all_keys():
+            if key not in there:
+                await self._make_service(key)
+
+    async def _make_service(self, key: FunctionKey) -> None:
+        async with self._locks[key]:
+            function, stored = self._functions.get(key), self._view.get(key)
+            if function is not None and stored is not None and stored.owner == self._reconciler.owner(function):
+                await self._releases.make_service(stored.spec, stored.owner)
+
+    async def _resync(self) -> None:
+        while True:
+            try:
+                await self.resync()
+            except StokerError as error:
+                log.warning("%s; looked for again in %g s", error, RESYNC_SECONDS)
+            except Exception:
+                log.exception("a resync failed")
+            await asyncio.sleep(RESYNC_SECONDS)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._next()
+            try:
+                await self._handle(key)
+            except NotFound:
+                self._queue.done(key, monotonic())  # it has gone meanwhile
+            except StokerError as error:
+                log.warning("%s: %s", key, error)
+                self._queue.failed(key, monotonic())
+            except Exception:
+                log.exception("%s: the operator failed", key)
+                self._queue.failed(key, monotonic())
+            else:
+                self._queue.done(key, monotonic())
+
+    async def _next(self) -> FunctionKey:
+        while (key := self._queue.take(monotonic())) is None:
+            self._news.clear()
+            due = self._queue.next_time()
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - monotonic())):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+        return key
+
+    async def _handle(self, key: FunctionKey) -> None:
+        async with self._locks[key]:
+            function = self._functions.get(key)
+            if function is None or function.metadata.deletion_timestamp:
+                return
+            try:
+                if not self._reconciler.is_settled(function):
+                    await self._reconciler.reconcile(key)
+            except NotFound:
+                raise
+            except StokerError as error:
+                await self._tell(key, error)
+                raise
+            await self._tell(key, None)
+
+    async def _tell(self, key: FunctionKey, error: StokerError | None) -> None:
+        """Write the status, where it differs."""
+        function = self._functions.get(key)
+        if function is None:
+            return
+        status = self._status(key, function, error)
+        if differs(function, status):
+            try:
+                await self._functions.write_status(function, status)
+            except Conflict:
+                self.note(key)  # it was changed since, and is looked at again
+
+    def _status(self, key: FunctionKey, function: Function, error: StokerError | None) -> dict[str, object]:
+        stored = self._view.get(key)
+        ours = stored is not None and stored.owner == self._reconciler.owner(function)
+        standing = self._view.standing(key) if ours else None
+        return status_of(function, standing, error, now_rfc3339())

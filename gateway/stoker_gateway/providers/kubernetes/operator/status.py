@@ -1,0 +1,83 @@
+"""The status of a Function resource, from how the function stands and what was in the way: pure values.
+
+Two conditions, as tools of Kubernetes read them: `Ready`, and `Stalled`, which is true when nothing more will happen
+until somebody changes something.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stoker_gateway.providers.kubernetes.errors import Forbidden, one_line
+from stoker_gateway.providers.kubernetes.objects import Function, Manifest
+from stoker_gateway.providers.kubernetes.releases import Taken
+from stoker_gateway.providers.kubernetes.standing import Standing
+from stoker_sdk.errors import BadInput, StokerError, Unavailable
+from stoker_sdk.function import Condition
+
+_REASONS: Final = {"ready": "Running", "zero": "ScaledToZero", "deploying": "Deploying", "unhealthy": "Unhealthy"}
+_ERRORS: Final = ((Taken, "NameTaken"), (BadInput, "Invalid"), (Unavailable, "Unavailable"), (Forbidden, "Forbidden"))
+
+
+def status_of(function: Function, standing: Standing | None, error: StokerError | None, now: str) -> Manifest:
+    """What the resource's status is to be. `standing` is None while there is no Deployment of it.
+
+    What is left out is to stay as it is: a function that comes back has its history from there.
+    """
+    before = function.status if isinstance(function.status, dict) else {}
+    generation = function.metadata.generation
+    status: Manifest = {"observedGeneration": generation, "availableReplicas": 0}
+    if standing is not None:
+        answer = standing.status()
+        status |= {
+            "revision": standing.stored.revision,
+            "image": standing.stored.image,
+            "history": standing.stored.packed_history,
+            "replicas": answer.replicas,
+            "availableReplicas": answer.available_replicas,
+            "unavailableReplicas": max(0, answer.replicas - answer.available_replicas),
+        }
+    found = _conditions(standing.status().stoker if standing else None, error)
+    known = before.get("conditions")
+    known = {one.get("type"): one for one in known if isinstance(one, dict)} if isinstance(known, list) else {}
+    status["conditions"] = [_dated(one, known.get(one["type"], {}), generation, now) for one in found]
+    return status
+
+
+def differs(function: Function, status: Manifest) -> bool:
+    """Whether there is anything to write."""
+    before = function.status if isinstance(function.status, dict) else {}
+    return any(before.get(name) != value for name, value in status.items())
+
+
+def _conditions(condition: Condition | None, error: StokerError | None) -> list[dict[str, Any]]:
+    if error is not None:
+        reason = next((reason for kind, reason in _ERRORS if isinstance(error, kind)), "Failed")
+        stalled = reason != "Unavailable"
+        return _pair("False", stalled, reason, one_line(str(error)))
+    if condition is None:
+        return _pair("False", False, "Deploying", "")
+    reason = _REASONS.get(condition.state) or _camel(condition.code)
+    ready = "True" if condition.state in ("ready", "zero") else "False"
+    return _pair(ready, condition.state == "failed", reason, one_line(condition.message))
+
+
+def _pair(ready: str, stalled: bool, reason: str, message: str) -> list[dict[str, Any]]:
+    told = {"reason": reason, "message": message}
+    return [
+        {"type": "Ready", "status": ready} | told,
+        {"type": "Stalled", "status": "True"} | told
+        if stalled
+        else {"type": "Stalled", "status": "False", "reason": "NotStalled", "message": ""},
+    ]
+
+
+def _dated(condition: dict[str, Any], known: dict[str, Any], generation: int, now: str) -> dict[str, Any]:
+    """With the time since when its status is this."""
+    same = known.get("status") == condition["status"] and known.get("lastTransitionTime")
+    return condition | {"observedGeneration": generation, "lastTransitionTime": same or now}
+
+
+def _camel(code: str) -> str:
+    """`image-pull` of `faults` as conditions have it: `ImagePull`."""
+    return "".join(part.capitalize() for part in code.split("-")) or "Failed"
