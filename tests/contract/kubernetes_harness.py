@@ -10,11 +10,13 @@ from typing import Any
 from running_cluster import Cluster
 
 from stoker_gateway.providers.kubernetes.api import open_api
+from stoker_gateway.providers.kubernetes.operator.provider import OperatorProvider
 from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import DEFAULT_NAMESPACE, FunctionKey
 
+GROUP = "contract-test.stoker.dev"
 FINE = """
 sickness = []
 
@@ -64,11 +66,26 @@ async def _post(address: str, text: str) -> None:
 
 @asynccontextmanager
 async def kubernetes_harness(cluster: Cluster) -> AsyncIterator[KubernetesHarness]:
+    provider = KubernetesProvider(await open_api(cluster.kubeconfig), (DEFAULT_NAMESPACE,), Registries())
+    async with _harness(cluster, provider) as made:
+        yield made
+
+
+@asynccontextmanager
+async def operator_harness(cluster: Cluster) -> AsyncIterator[KubernetesHarness]:
+    """In operator mode, where the API writes Function resources; the cluster has their CRD."""
+    api = await open_api(cluster.kubeconfig)
+    await asyncio.to_thread(cluster.kubectl, "delete", f"functions.{GROUP}", "--all", "-n", DEFAULT_NAMESPACE)
+    async with _harness(cluster, OperatorProvider(api, (DEFAULT_NAMESPACE,), Registries(), GROUP)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _harness(cluster: Cluster, provider: KubernetesProvider) -> AsyncIterator[KubernetesHarness]:
     fine = await asyncio.to_thread(cluster.function, "contract-fine", FINE)
     broken = await asyncio.to_thread(cluster.function, "contract-broken", BROKEN)
     await asyncio.to_thread(cluster.ensure_namespace, DEFAULT_NAMESPACE)
     await asyncio.to_thread(_empty, cluster)
-    provider = KubernetesProvider(await open_api(cluster.kubeconfig), (DEFAULT_NAMESPACE,), Registries())
     try:
         yield KubernetesHarness(cluster, provider, fine, broken)
     finally:

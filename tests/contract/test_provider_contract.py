@@ -7,14 +7,16 @@ fail. The conditions are waited for, because a real provider needs time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from kubernetes_harness import kubernetes_harness
+from function_crd import function_crd
+from kubernetes_harness import GROUP, kubernetes_harness, operator_harness
 from local_harness import local_harness
+from running_cluster import Cluster
 
 from stoker_gateway.providers.base import LogLine, LogQuery, Provider
 from stoker_gateway.providers.memory import MemoryProvider
@@ -75,10 +77,12 @@ async def memory_harness(folder: Path) -> AsyncIterator[Harness]:
 
 Factory = Callable[[Any], AbstractAsyncContextManager[Harness]]
 
+CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(300)]
 FACTORIES = [
     pytest.param(memory_harness, "tmp_path", id="memory"),
     pytest.param(local_harness, "tmp_path", id="local"),
-    pytest.param(kubernetes_harness, "cluster", id="kubernetes", marks=[pytest.mark.cluster, pytest.mark.timeout(300)]),
+    pytest.param(kubernetes_harness, "cluster", id="kubernetes", marks=CLUSTER),
+    pytest.param(operator_harness, "cluster_with_functions", id="operator", marks=CLUSTER),
 ]
 """Add a provider here; its factory gets what the fixture of that name gives."""
 
@@ -107,6 +111,12 @@ class Routes:
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT), self._changed:
             await self._changed.wait_for(condition)
+
+
+@pytest.fixture(scope="session")
+def cluster_with_functions(cluster: Cluster) -> Iterator[Cluster]:
+    with function_crd(cluster, GROUP):
+        yield cluster
 
 
 @pytest.fixture

@@ -38,9 +38,7 @@ def status_of(function: Function, standing: Standing | None, error: StokerError 
             "unavailableReplicas": max(0, answer.replicas - answer.available_replicas),
         }
     found = _conditions(standing.status().stoker if standing else None, error)
-    known = before.get("conditions")
-    known = {one.get("type"): one for one in known if isinstance(one, dict)} if isinstance(known, list) else {}
-    status["conditions"] = [_dated(one, known.get(one["type"], {}), generation, now) for one in found]
+    status["conditions"] = [_dated(one, _known(before, one["type"]), generation, now) for one in found]
     return status
 
 
@@ -76,6 +74,12 @@ def _dated(condition: dict[str, Any], known: dict[str, Any], generation: int, no
     """With the time since when its status is this."""
     same = known.get("status") == condition["status"] and known.get("lastTransitionTime")
     return condition | {"observedGeneration": generation, "lastTransitionTime": same or now}
+
+
+def _known(status: dict[str, Any], type: str) -> dict[str, Any]:
+    conditions = status.get("conditions")
+    found = conditions if isinstance(conditions, list) else []
+    return next((one for one in found if isinstance(one, dict) and one.get("type") == type), {})
 
 
 def _camel(code: str) -> str:
