@@ -104,11 +104,18 @@ class Releases:
             raise Unavailable(f"deployment {key.name!r} in namespace {key.namespace!r} is just being removed")
         return stored
 
+    async def find(self, key: FunctionKey) -> Stored | None:
+        """The same, and None when there is none."""
+        try:
+            return await self.read(key)
+        except NotFound:
+            return None
+
     async def create(self, release: Release) -> Deployment:
         """Both objects or none. Raises `Taken`."""
         spec = release.spec
         what = f"deployment {spec.service!r}"
-        await self._check_service(spec)
+        await self._has_service(spec)
         try:
             made = await self._api.create(
                 paths.deployments(spec.key.namespace), deployment(release, self._settings), Deployment, what
@@ -119,33 +126,38 @@ class Releases:
                 "platform, or is just being removed: choose another name, or remove it with kubectl"
             ) from None
         try:
-            await self.make_service(spec, release.owner or Owner("apps/v1", "Deployment", made.metadata.uid))
+            await self._make_service(spec, release.owner or Owner("apps/v1", "Deployment", made.metadata.uid))
         except BaseException:
             await self._api.delete(paths.deployment(spec.key), what)
             raise
         return made
 
-    async def make_service(self, spec: FunctionSpec, owner: Owner) -> None:
-        """Raises `Taken`."""
+    async def ensure_service(self, spec: FunctionSpec, owner: Owner) -> None:
+        """Make it if there is none. Raises `Taken`."""
+        if not await self._has_service(spec):
+            await self._make_service(spec, owner)
+
+    async def _make_service(self, spec: FunctionSpec, owner: Owner) -> None:
         body, what = service(spec, owner), f"service {spec.service!r}"
         try:
             await self._api.create(paths.services(spec.key.namespace), body, Ignored, what)
         except Conflict:
-            await self._check_service(spec)
+            await self._has_service(spec)
             # Its predecessor's, which the cluster has not collected yet.
             await self._api.patch(paths.service(spec.key), {"metadata": body["metadata"]}, Ignored, what)
 
-    async def _check_service(self, spec: FunctionSpec) -> None:
+    async def _has_service(self, spec: FunctionSpec) -> bool:
         """Raises `Taken` when there is one that is not ours."""
         try:
             found = await self._api.get(paths.service(spec.key), Named, f"service {spec.service!r}")
         except NotFound:
-            return
+            return False
         if not (found.metadata.labels or {}).items() >= service(spec)["metadata"]["labels"].items():
             raise Taken(
                 f"service {spec.service!r} exists in namespace {spec.namespace!r} and is no function's of this "
                 "platform: choose another name, or remove it with kubectl"
             )
+        return True
 
     async def replace(self, old: Stored, release: Release) -> Deployment:
         """Raises `Conflict` when the Deployment is not as `old` says any more."""

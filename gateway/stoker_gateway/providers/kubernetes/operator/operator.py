@@ -83,13 +83,13 @@ class Operator:
             there |= {FunctionKey(namespace, one.metadata.name) for one in found.items}
         for key in self._functions.all_keys():
             if key not in there:
-                await self._make_service(key)
+                await self._ensure_service(key)
 
-    async def _make_service(self, key: FunctionKey) -> None:
+    async def _ensure_service(self, key: FunctionKey) -> None:
         async with self._locks[key]:
             function, stored = self._functions.get(key), self._view.get(key)
             if function is not None and stored is not None and stored.owner == self._reconciler.owner(function):
-                await self._releases.make_service(stored.spec, stored.owner)
+                await self._releases.ensure_service(stored.spec, stored.owner)
 
     async def _resync(self) -> None:
         while True:

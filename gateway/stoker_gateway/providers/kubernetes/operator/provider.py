@@ -12,7 +12,7 @@ import asyncio
 from stoker_gateway.providers.base import RouteListener
 from stoker_gateway.providers.kubernetes.api import Api
 from stoker_gateway.providers.kubernetes.lease import Candidate
-from stoker_gateway.providers.kubernetes.manifests import DEFAULTS, Settings
+from stoker_gateway.providers.kubernetes.manifests import DEFAULTS, Release, Settings
 from stoker_gateway.providers.kubernetes.operator.functions import Functions
 from stoker_gateway.providers.kubernetes.operator.operator import Operator
 from stoker_gateway.providers.kubernetes.operator.reconciler import Reconciler
@@ -87,7 +87,7 @@ class OperatorProvider(KubernetesProvider):
     async def _update(self, spec: FunctionSpec, resolved: Resolved, rollback_to: int = 0) -> int:
         asked = Wanted(spec, resolved.image, rollback_to)
         for _ in range(ATTEMPTS):
-            old = await self._read(spec.key)
+            old = await self._releases.find(spec.key)
             function = await self._functions.read(spec.key)
             if function is None:
                 raise Conflict(
@@ -99,21 +99,18 @@ class OperatorProvider(KubernetesProvider):
             except BadInput:
                 is_asked = False
             if old is None or not is_asked or old.image != resolved.image:
-                if old is not None:
-                    standing = self._view.standing(spec.key) if self._view.get(spec.key) else None
-                    await self._releases.try_replace(old, next_release(old, standing, spec, resolved, rollback_to))
                 try:
+                    if old is not None:
+                        await self._releases.try_replace(old, self._next(old, spec, resolved, rollback_to))
                     await self._functions.replace(spec.key, function.metadata.resource_version, asked)
                 except (Conflict, NotFound):
                     continue  # somebody else has changed it in between
             return await self._reconciler.reconcile(spec.key)
         raise Conflict(f"function {spec.service!r} is being changed by others all the time: try again")
 
-    async def _read(self, key: FunctionKey) -> Stored | None:
-        try:
-            return await self._releases.read(key)
-        except NotFound:
-            return None
+    def _next(self, old: Stored, spec: FunctionSpec, resolved: Resolved, rollback_to: int) -> Release:
+        standing = self._view.standing(spec.key) if self._view.get(spec.key) else None
+        return next_release(old, standing, spec, resolved, rollback_to)
 
     async def _remove(self, key: FunctionKey) -> None:
         function = self._functions.get(key)

@@ -53,7 +53,7 @@ class Reconciler:
         `NotFound` is raised when there is no such resource.
         """
         for _ in range(_ATTEMPTS):
-            old = await self._read(key)
+            old = await self._releases.find(key)
             function = await self._functions.read(key)
             if function is None:
                 raise NotFound(f"function {key.name!r} is removed, or is just being removed")
@@ -65,17 +65,11 @@ class Reconciler:
             try:
                 return await self._create(function, asked) if old is None else await self._update(old, asked)
             except Taken:
-                if await self._read(key) is None:
+                if await self._releases.find(key) is None:
                     raise
             except (Conflict, NotFound):
                 pass  # somebody else has changed it in between
         raise Conflict(f"function {key.name!r} is being changed by others all the time: try again")
-
-    async def _read(self, key: FunctionKey) -> Stored | None:
-        try:
-            return await self._releases.read(key)
-        except NotFound:
-            return None
 
     def _check_owner(self, function: Function, old: Stored) -> None:
         name, namespace = function.metadata.name, function.metadata.namespace

@@ -1,0 +1,263 @@
+"""What the operator asks of the cluster and writes to it: with one, with several at once, and with the API beside it.
+
+The server is one of the tests', which can make requests late; what a real one makes of it all is in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from object_server import Object, ObjectServer
+
+from stoker_gateway.providers.kubernetes.api import open_api
+from stoker_gateway.providers.kubernetes.operator.provider import OperatorProvider
+from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
+from stoker_gateway.providers.kubernetes.registry import Registries
+from stoker_gateway.routes import Route
+from stoker_sdk.errors import Conflict, NotFound
+from stoker_sdk.function import FunctionSpec
+from stoker_sdk.function_resource import GROUP, resource_of
+from stoker_sdk.names import FunctionKey
+
+IMAGE = "localhost:1/greet@sha256:" + "a" * 64
+DEPLOYMENTS, SERVICES = "/apis/apps/v1/namespaces/fn/deployments", "/api/v1/namespaces/fn/services"
+FUNCTIONS = f"/apis/{GROUP}/v1/namespaces/fn/functions"
+GREET = FunctionKey("fn", "greet")
+
+
+def spec(name: str = "greet", **fields: Any) -> FunctionSpec:
+    return FunctionSpec(**({"service": name, "image": IMAGE, "namespace": "fn"} | fields))
+
+
+async def nobody(key: FunctionKey, route: Route | None) -> None:
+    pass
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ObjectServer]:
+    one = await ObjectServer().start()
+    yield one
+    await one.stop()
+
+
+@asynccontextmanager
+async def operated(server: ObjectServer, folder: Path, count: int = 1) -> AsyncIterator[list[OperatorProvider]]:
+    """So many platforms of the same cluster."""
+    made = []
+    for _ in range(count):
+        api = await open_api(server.kubeconfig(folder))
+        made.append(OperatorProvider(api, ("fn",), Registries(), GROUP))
+        await made[-1].start(nobody)
+    try:
+        yield made
+    finally:
+        for one in made:
+            await one.close()
+
+
+def ask(server: ObjectServer, name: str = "greet", **fields: Any) -> Object:
+    """What kubectl apply does."""
+    path = f"{FUNCTIONS}/{name}"
+    body = resource_of(spec(name, **fields))
+    old = server.objects.get(path, {"metadata": {}})
+    kept = {key: old["metadata"][key] for key in ("annotations",) if key in old["metadata"]}
+    return server.put(path, body | {"metadata": kept} | ({"status": old["status"]} if "status" in old else {}))
+
+
+async def until(condition: Callable[[], object], what: str = "it") -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def ready(server: ObjectServer, name: str = "greet") -> Object:
+    status = server.objects[f"{FUNCTIONS}/{name}"].get("status")
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    found: Object = conditions[0] if conditions else {}
+    return found
+
+
+def revision(server: ObjectServer, name: str = "greet") -> int:
+    made = server.objects.get(f"{DEPLOYMENTS}/{name}")
+    return int(made["metadata"]["annotations"]["internal.stoker.dev/revision"]) if made else 0
+
+
+def is_told(server: ObjectServer, name: str = "greet") -> bool:
+    function = server.objects[f"{FUNCTIONS}/{name}"]
+    return bool(function.get("status", {}).get("observedGeneration") == function["metadata"]["generation"])
+
+
+async def test_a_resource_becomes_a_deployment_and_a_service_by_three_writes(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with operated(server, tmp_path):
+        function = ask(server)
+        await until(lambda: is_told(server))
+        mine = {"apiVersion": f"{GROUP}/v1", "kind": "Function", "name": "greet", "controller": True}
+        for folder in (DEPLOYMENTS, SERVICES):
+            owners = server.objects[f"{folder}/greet"]["metadata"]["ownerReferences"]
+            assert owners == [mine | {"uid": function["metadata"]["uid"]}]
+        assert server.writes == [("POST", DEPLOYMENTS), ("POST", SERVICES), ("PATCH", f"{FUNCTIONS}/greet/status")]
+        assert (ready(server)["status"], ready(server)["reason"]) == ("False", "Deploying")
+
+
+async def test_where_nothing_differs_a_resync_asks_for_the_services_and_writes_nothing(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        for number in range(20):
+            ask(server, f"f{number}")
+        await until(lambda: all(is_told(server, f"f{number}") for number in range(20)))
+        server.requests.clear()
+        await provider.operator.resync()
+        await asyncio.sleep(0.2)
+        assert server.requests == [("GET", SERVICES)]
+    server.requests.clear()
+    async with operated(server, tmp_path):
+        await until(lambda: ("GET", SERVICES) in server.requests)
+        await asyncio.sleep(0.2)
+        assert server.writes == []
+        watches = Counter(path for _, path in server.requests if path.endswith("/functions"))
+        assert watches[FUNCTIONS] == 2  # a list and a watch
+
+
+async def test_both_ways_make_the_same_objects_but_for_their_owner(server: ObjectServer, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"env_vars": {"B": "2", "A": "1"}, "labels": {"x": "y"}, "annotations": {"n": "z"}}
+    plain = KubernetesProvider(await open_api(server.kubeconfig(tmp_path)), ("fn",), Registries())
+    await plain.start(nobody)
+    await plain.deploy(spec(**fields), create=True)
+    by_api = essence(server)
+    await plain.remove(GREET)
+    await plain.close()
+    async with operated(server, tmp_path) as (provider,):
+        ask(server, **fields)
+        await until(lambda: is_told(server))
+        assert essence(server) == by_api
+        await provider.remove(GREET)
+        await provider.deploy(spec(**fields), create=True)
+        assert essence(server) == by_api
+
+
+def essence(server: ObjectServer) -> list[Object]:
+    """Without what no two objects have in common."""
+    found = []
+    for folder in (DEPLOYMENTS, SERVICES):
+        one = server.objects[f"{folder}/greet"]
+        annotations = one["metadata"]["annotations"]
+        annotations = {key: value for key, value in annotations.items() if not key.endswith(("/id", "/history"))}
+        template = one["spec"].get("template", {}).get("metadata", {}).get("annotations", {})
+        template.pop("internal.stoker.dev/id", None)
+        found.append({"labels": one["metadata"]["labels"], "annotations": annotations, "spec": one["spec"]})
+    return found
+
+
+async def test_a_service_that_was_deleted_by_hand_comes_back_with_the_next_resync(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        server.remove(f"{SERVICES}/greet")
+        await provider.operator.resync()
+        assert server.objects[f"{SERVICES}/greet"]["metadata"]["ownerReferences"][0]["kind"] == "Function"
+
+
+async def test_several_at_once_make_one_deployment_and_one_revision_for_each_change(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async def late(method: str, path: str) -> None:
+        await asyncio.sleep(random.uniform(0, 0.02))
+
+    server.answer_late = late
+    names = [f"f{number}" for number in range(10)]
+    async with operated(server, tmp_path, 3):
+        for change in range(1, 5):
+            for name in names:
+                ask(server, name, env_vars={"CHANGE": f"{change}"})
+            await until(lambda: all(revision(server, name) >= change for name in names))  # noqa: B023
+            await until(lambda: all(is_told(server, name) for name in names))
+        await asyncio.sleep(0.3)
+        assert [revision(server, name) for name in names] == [4] * len(names)
+        assert all(ready(server, name)["reason"] == "Deploying" for name in names)
+
+
+async def test_deploys_by_several_apis_and_kubectl_at_once_end_as_the_resource_says(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async def late(method: str, path: str) -> None:
+        await asyncio.sleep(random.uniform(0, 0.01))
+
+    server.answer_late = late
+    async with operated(server, tmp_path, 3) as providers:
+        await providers[0].deploy(spec(), create=True)
+        await until(lambda: all(one.list("fn") for one in providers))
+
+        async def deploy(number: int) -> None:
+            try:
+                await providers[number % 3].deploy(spec(env_vars={"N": f"{number}"}), create=False)
+            except Conflict as error:
+                assert "all the time" in str(error)
+
+        for number in range(5):
+            waiting = [asyncio.ensure_future(deploy(number * 4 + each)) for each in range(4)]
+            ask(server, env_vars={"KUBECTL": f"{number}"})
+            await asyncio.gather(*waiting)
+        await until(lambda: is_told(server))
+        await asyncio.sleep(0.3)
+        asked = server.objects[f"{FUNCTIONS}/greet"]["spec"]["environment"]
+        container = server.objects[f"{DEPLOYMENTS}/greet"]["spec"]["template"]["spec"]["containers"][0]
+        ((name, value),) = asked.items()
+        assert {"name": name, "value": value} in container["env"]
+
+
+async def test_what_the_api_removes_is_not_brought_back(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path, 2) as (one, other):
+        for _ in range(10):
+            await one.deploy(spec(), create=True)
+            await until(lambda: bool(other.list("fn")))
+            await one.remove(GREET)
+            await until(lambda: not other.list("fn"))
+        await asyncio.sleep(0.2)
+        assert server.objects == {}
+
+
+async def test_a_function_that_was_deployed_without_a_resource_is_left_alone(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    plain = KubernetesProvider(await open_api(server.kubeconfig(tmp_path)), ("fn",), Registries())
+    await plain.start(nobody)
+    await plain.deploy(spec(), create=True)
+    await plain.close()
+    before = server.objects[f"{DEPLOYMENTS}/greet"]
+    async with operated(server, tmp_path) as (provider,):
+        assert [status.name for status in provider.list("fn")] == ["greet"]
+        with pytest.raises(Conflict, match="remove it, and deploy it again"):
+            await provider.deploy(spec(env_vars={"A": "1"}), create=False)
+        ask(server)
+        await until(lambda: is_told(server))
+        assert ready(server)["reason"] == "NameTaken" and "deployed without this resource" in ready(server)["message"]
+        assert server.objects[f"{DEPLOYMENTS}/greet"] == before
+        server.remove(f"{FUNCTIONS}/greet")
+        await asyncio.sleep(0.1)
+        await provider.remove(GREET)
+        assert f"{DEPLOYMENTS}/greet" not in server.objects
+        with pytest.raises(NotFound):
+            await provider.remove(GREET)
+
+
+async def test_a_resource_that_nobody_can_read_disturbs_no_other(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path):
+        for number, forged in enumerate((None, 5, [], {"name": []}, {"name": "x" * 70000})):
+            server.put(f"{FUNCTIONS}/broken-{number}", {"spec": forged, "status": forged})
+        ask(server)
+        await until(lambda: is_told(server))
+        for number in range(5):
+            await until(lambda: ready(server, f"broken-{number}").get("reason") == "Invalid")  # noqa: B023
+        assert len(ready(server, "broken-4")["message"]) < 1000

@@ -1,0 +1,184 @@
+"""As much of a Kubernetes API as functions need, in memory: objects with versions, lists, watches, conflicts.
+
+server = await ObjectServer().start()
+provider = OperatorProvider(await open_api(server.kubeconfig(folder)), ...)
+server.objects["/apis/apps/v1/namespaces/fn/deployments/greet"]
+server.writes           # [("POST", "/apis/apps/v1/namespaces/fn/deployments"), ...]
+
+Nothing happens by itself: there are no controllers, no pods, and nothing is collected. `answer_late` is awaited before
+a write is done, and again before it is answered, so that a test can let others come between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import ClientConnectionResetError, web
+
+Object = dict[str, Any]
+KINDS = {
+    "deployments": "Deployment",
+    "services": "Service",
+    "functions": "Function",
+    "pods": "Pod",
+    "secrets": "Secret",
+}
+
+
+async def _at_once(method: str, path: str) -> None:
+    pass
+
+
+class ObjectServer:
+    def __init__(self, group: str = "openfaas.com") -> None:
+        self.objects: dict[str, Object] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.answer_late: Callable[[str, str], Awaitable[None]] = _at_once
+        self._group = group
+        self._version = 0
+        self._watchers: dict[str, set[asyncio.Queue[bytes]]] = {}
+        app = web.Application()
+        app.router.add_get(f"/apis/{group}/v1", self._discover)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def start(self) -> ObjectServer:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return self
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    def kubeconfig(self, folder: Path) -> Path:
+        entry = {"name": "x", "cluster": {"server": f"http://127.0.0.1:{self._runner.addresses[0][1]}"}}
+        entry |= {"user": {"token": "t"}, "context": {"cluster": "x", "user": "x"}}
+        document = {kind: [entry] for kind in ("clusters", "users", "contexts")} | {"current-context": "x"}
+        path = folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        return [one for one in self.requests if one[0] != "GET"]
+
+    # What others than the platform do
+
+    def put(self, path: str, body: Object) -> Object:
+        """Create or replace, whatever is there."""
+        folder, _, name = path.rpartition("/")
+        old = self.objects.get(path)
+        made = deepcopy(body)
+        metadata = made.setdefault("metadata", {})
+        namespace = folder.split("/")[-2]
+        metadata |= {"name": name, "namespace": namespace}
+        self._version += 1
+        changed = old is None or old.get("spec") != made.get("spec")
+        metadata["uid"] = old["metadata"]["uid"] if old else f"uid-{self._version}"
+        metadata["generation"] = (old["metadata"]["generation"] if old else 0) + changed
+        metadata["creationTimestamp"] = "2026-01-31T12:00:00Z"
+        metadata["resourceVersion"] = str(self._version)
+        self.objects[path] = made
+        self._tell(folder, "ADDED" if old is None else "MODIFIED", made)
+        return made
+
+    def remove(self, path: str) -> None:
+        gone = self.objects.pop(path)
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(path.rpartition("/")[0], "DELETED", gone)
+
+    def _tell(self, folder: str, type: str, one: Object) -> None:
+        line = json.dumps({"type": type, "object": one}).encode() + b"\n"
+        for queue in self._watchers.get(folder, set()):
+            queue.put_nowait(line)
+
+    # What is asked
+
+    async def _discover(self, request: web.Request) -> web.Response:
+        names = ("functions", "functions/status")
+        found = [{"name": name, "kind": "Function", "namespaced": True, "categories": ["stoker"]} for name in names]
+        return web.json_response({"resources": found})
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        self.requests.append((request.method, path))
+        if request.query.get("watch"):
+            return await self._watch(request, path)
+        if request.method == "GET":
+            return self._get(path)
+        body = json.loads(await request.read() or b"{}")
+        await self.answer_late(request.method, path)
+        answer = self._write(request.method, path, body, bool(request.query.get("dryRun")))
+        await self.answer_late(request.method, path)
+        return answer
+
+    def _get(self, path: str) -> web.Response:
+        if path in self.objects:
+            return web.json_response(self.objects[path])
+        if path.rpartition("/")[2] in KINDS:
+            found = [one for key, one in self.objects.items() if key.rpartition("/")[0] == path]
+            return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": found})
+        return _refused(404, "not found")
+
+    async def _watch(self, request: web.Request, path: str) -> web.StreamResponse:
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._watchers.setdefault(path, set()).add(queue)
+        seen = int(request.query["resourceVersion"])
+        for key, one in self.objects.items():
+            if key.rpartition("/")[0] == path and int(one["metadata"]["resourceVersion"]) > seen:
+                queue.put_nowait(json.dumps({"type": "MODIFIED", "object": one}).encode() + b"\n")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(await queue.get())
+        except ClientConnectionResetError:
+            return response  # the client has enough of it
+        finally:
+            self._watchers[path].discard(queue)
+
+    def _write(self, method: str, path: str, body: Object, dry: bool) -> web.Response:
+        if method == "POST":
+            path = f"{path}/{body['metadata']['name']}"
+            if path in self.objects:
+                return _refused(409, "exists already")
+            return web.json_response(body if dry else self.put(path, body), status=201)
+        path, is_status = path.removesuffix("/status"), path.endswith("/status")
+        old = self.objects.get(path)
+        if old is None:
+            return _refused(404, "not found")
+        if _is_stale(body, old):
+            return _refused(409, "the object has been modified")
+        if method == "DELETE":
+            self.remove(path)
+            return web.json_response({})
+        new = _merged(old, {"status": body["status"]} if is_status else body) if method == "PATCH" else body
+        if method == "PUT" and "status" in old:
+            new = new | {"status": old["status"]}
+        if new == old or dry:
+            return web.json_response(new)
+        return web.json_response(self.put(path, new))
+
+
+def _is_stale(body: Object, old: Object) -> bool:
+    wanted = body.get("metadata", {}).get("resourceVersion", old["metadata"]["resourceVersion"])
+    uid = (body.get("preconditions") or {}).get("uid", old["metadata"]["uid"])
+    return (wanted, uid) != (old["metadata"]["resourceVersion"], old["metadata"]["uid"])
+
+
+def _merged(old: Any, change: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(change, dict):
+        return deepcopy(change)
+    kept = {name: value for name, value in old.items() if name not in change}
+    return kept | {name: _merged(old.get(name, {}), value) for name, value in change.items() if value is not None}
+
+
+def _refused(status: int, message: str) -> web.Response:
+    return web.json_response({"message": message, "code": status}, status=status)
