@@ -21,7 +21,7 @@ _HELP = """Run the platform: functions on http://127.0.0.1:8080 and https://127.
 The data folder holds everything that lasts: functions, secrets, artefacts, logs, the password (user `admin`), and the
 CA that signed the HTTPS certificate. Started as root, every function gets a user id of its own; started as an ordinary
 user, functions have that user's rights. With --provider kubernetes functions are Deployments of a cluster whose pods
-can be reached from here, and their secrets its Secrets.
+can be reached from here, and their secrets its Secrets; with --operator they are Function resources, too.
 
 \b
   stoker serve

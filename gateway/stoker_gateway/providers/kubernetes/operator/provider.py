@@ -17,12 +17,13 @@ from stoker_gateway.providers.kubernetes.operator.functions import Functions
 from stoker_gateway.providers.kubernetes.operator.operator import Operator
 from stoker_gateway.providers.kubernetes.operator.reconciler import Reconciler
 from stoker_gateway.providers.kubernetes.operator.resource import Wanted, wanted
+from stoker_gateway.providers.kubernetes.operator.status import told
 from stoker_gateway.providers.kubernetes.provider import ATTEMPTS, KubernetesProvider
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.releases import Resolved, next_release
 from stoker_gateway.providers.kubernetes.standing import Stored
 from stoker_sdk.errors import BadInput, Conflict, NotFound
-from stoker_sdk.function import FunctionSpec
+from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.names import FunctionKey
 
 
@@ -69,6 +70,16 @@ class OperatorProvider(KubernetesProvider):
 
     def _resource_changed(self, key: FunctionKey) -> None:
         self.operator.note_resource(key)
+
+    def get(self, key: FunctionKey) -> FunctionStatus:
+        try:
+            return super().get(key)
+        except NotFound:
+            function = self._functions.get(key)
+            if function is None:
+                raise
+            said = told(function) or "it is looked at"
+            raise NotFound(f"function {key.name!r} has a resource, and is not deployed yet: {said}") from None
 
     # The verbs that write resources; the others are those of the Deployment
 

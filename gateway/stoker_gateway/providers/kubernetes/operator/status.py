@@ -48,6 +48,12 @@ def differs(function: Function, status: Manifest) -> bool:
     return any(before.get(name) != value for name, value in status.items())
 
 
+def told(function: Function) -> str:
+    """Why it is not ready, as its status says."""
+    before = function.status if isinstance(function.status, dict) else {}
+    return str(_known(before, "Ready").get("message") or "")
+
+
 def _conditions(condition: Condition | None, error: StokerError | None) -> list[dict[str, Any]]:
     if error is not None:
         reason = next((reason for kind, reason in _ERRORS if isinstance(error, kind)), "Failed")
