@@ -42,11 +42,11 @@ class Metadata(_Object, frozen=True):
         return (self.annotations or {}).get(key, "")
 
     def is_older(self, other: Metadata) -> bool:
-        """Versions grow: what the API's documentation once kept open, and every server does."""
-        return self.uid == other.uid and _number(self.resource_version) < _number(other.resource_version)
+        return self.uid == other.uid and version_number(self.resource_version) < version_number(other.resource_version)
 
 
-def _number(text: str) -> int:
+def version_number(text: str) -> int:
+    """Versions grow: what the API's documentation once kept open, and every server does."""
     return int(text) if text.isdigit() else 0
 
 

@@ -16,7 +16,7 @@ from stoker_gateway.providers.kubernetes import paths
 from stoker_gateway.providers.kubernetes.api import Api
 from stoker_gateway.providers.kubernetes.health import HealthReasons
 from stoker_gateway.providers.kubernetes.manifests import SELECTOR, key_of
-from stoker_gateway.providers.kubernetes.objects import Deployment, Pod
+from stoker_gateway.providers.kubernetes.objects import Deployment, Pod, version_number
 from stoker_gateway.providers.kubernetes.pods import Replica, replica_of
 from stoker_gateway.providers.kubernetes.readiness import Readiness
 from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
@@ -144,7 +144,7 @@ class View:
         """A watch may bring what was true before the write whose answer we have."""
         if known is None or known.uid != stored.uid:
             return False
-        return _version(stored.resource_version) < _version(known.resource_version)
+        return version_number(stored.resource_version) < version_number(known.resource_version)
 
     def forget(self, key: FunctionKey, uid: str) -> None:
         """The function is removed, and does not come back by what is told late."""
@@ -223,8 +223,3 @@ class View:
             self._published[key] = route
         if self._listener is not None:
             await self._listener(key, route)
-
-
-def _version(text: str) -> int:
-    """Versions grow: what the API's documentation once kept open, and every server does."""
-    return int(text) if text.isdigit() else 0
