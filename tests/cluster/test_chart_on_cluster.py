@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMESPACE, FUNCTIONS, MADE = "stoker-chart", "stoker-chart-fn", "stoker-chart-made"
 RELEASE = "stoker"
+GROUP = "chart-test.stoker.dev"
+CRD = f"functions.{GROUP}"
 VALUES: dict[str, Any] = {
     "image": {"repository": "localhost:1/stoker"},  # nobody needs to run here
     "functions": {
@@ -57,6 +59,7 @@ def secret(cluster: Cluster, name: str) -> dict[str, str]:
         {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}},
         {"nats": {"enabled": False, "url": "tls://nats.example.org:4222", "caSecret": "ca", "auth": {"secret": "s"}}},
         {"gateway": {"service": {"type": "NodePort", "nodePort": 31112}}, "nats": {"storage": {"enabled": False}}},
+        {"operator": {"enabled": True, "group": GROUP}},
     ],
 )
 def test_the_server_takes_every_object(cluster: Cluster, helm: Any, values: dict[str, Any]) -> None:
@@ -108,6 +111,41 @@ def test_the_gateway_may_do_what_it_needs(
     }
     told = json.loads(cluster.kubectl("create", "--raw", place, "-f", "-", input=json.dumps(review)))
     assert told["status"]["allowed"] is allowed
+
+
+def test_the_crd_stays_with_its_functions_and_another_vendors_is_left_alone(cluster: Cluster, helm: Any) -> None:
+    values = VALUES | {"operator": {"enabled": True, "group": GROUP}, "functions": {"namespaces": [MADE + "-3"]}}
+    values |= {
+        "ingress": {"enabled": False},
+        "gateway": {"service": {"name": "third"}},
+        "auth": {"existingSecret": "x"},
+    }
+    function = {
+        "apiVersion": f"{GROUP}/v1alpha2",
+        "kind": "Function",
+        "metadata": {"name": "kept", "namespace": FUNCTIONS},
+        "spec": {"name": "kept", "image": "x"},
+    }
+    try:
+        helm.install(CHART, "third", values)
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+        cluster.kubectl("apply", "-f", "-", input=json.dumps(function))
+        helm.upgrade(CHART, "third", values)
+        helm.uninstall("third")
+        kept = json.loads(cluster.kubectl("get", CRD, "kept", "-n", FUNCTIONS, "-o", "json"))
+        assert (kept["apiVersion"], kept["spec"]) == (f"{GROUP}/v1", function["spec"])
+        helm.install(CHART, "third", values)  # it finds its own again
+        helm.uninstall("third")
+        before = cluster.kubectl("get", "crd", CRD, "-o", "jsonpath={.metadata.resourceVersion}")
+        with pytest.raises(
+            helm_python.HelmError, match=r"is installed already, and not by this release.*operator\.group"
+        ):
+            helm.install(CHART, "fourth", values)
+        assert cluster.kubectl("get", "crd", CRD, "-o", "jsonpath={.metadata.resourceVersion}") == before
+        assert not cluster.kubectl("get", "deployments", "-n", NAMESPACE, "-l", "app.kubernetes.io/instance=fourth")
+    finally:
+        cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")
+        cluster.kubectl("delete", "namespace", MADE + "-3", "--ignore-not-found", "--wait=false")
 
 
 def test_an_uninstall_leaves_namespaces_of_functions(cluster: Cluster, helm: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from function_crd import function_crd
 from running_cluster import Cluster
 from running_platform import Platform, wait_for
 
@@ -19,6 +20,7 @@ from stoker_sdk.messages import Secret
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 NAMESPACE = "stoker-rights"
+GROUP = "rights-test.stoker.dev"
 HANDLER = "def handle(req):\n    return open('/var/openfaas/secrets/token').read()\n"
 
 
@@ -74,6 +76,32 @@ def test_the_role_is_enough_for_all_that_the_api_does(cluster: Cluster, kubeconf
     finally:
         print(platform.log)
         platform.delete()
+
+
+def test_with_the_operators_role_it_is_enough_for_resources_too(cluster: Cluster, kubeconfig: Path) -> None:
+    image = cluster.function("rights", HANDLER)
+    further = (Path(__file__).parent / "roles-operator.yml").read_text().replace("openfaas.com", GROUP)
+    cluster.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=further)
+    cluster.kubectl(
+        *("create", "rolebinding", "stoker-operator", "-n", NAMESPACE, "--role=stoker-operator"),
+        f"--serviceaccount={NAMESPACE}:stoker",
+    )
+    flags = ("--provider", "kubernetes", "--no-async", "--function-namespace", NAMESPACE)
+    platform = Platform(flags=(*flags, "--operator", "--crd-group", GROUP), KUBECONFIG=str(kubeconfig))
+    with function_crd(cluster, GROUP):
+        try:
+            client = platform.start().client
+            client.create(FunctionSpec("asked", image, NAMESPACE))
+            client.update(FunctionSpec("asked", image, NAMESPACE, annotations={"note": "x"}))
+            client.rollback("asked", 1, NAMESPACE)
+            condition = '{.status.conditions[?(@.type=="Ready")].status}'
+            question = ("get", f"functions.{GROUP}", "asked", "-n", NAMESPACE, "-o", f"jsonpath={condition}")
+            wait_for(lambda: cluster.kubectl(*question) == "True", "its status", 60)
+            client.remove("asked", NAMESPACE)
+            assert "cannot" not in platform.log
+        finally:
+            print(platform.log)
+            platform.delete()
 
 
 @pytest.mark.parametrize(
