@@ -253,7 +253,7 @@ async def test_a_function_that_was_deployed_without_a_resource_is_left_alone(
 
 
 async def test_a_resource_that_nobody_can_read_disturbs_no_other(server: ObjectServer, tmp_path: Path) -> None:
-    async with operated(server, tmp_path):
+    async with operated(server, tmp_path) as (provider,):
         for number, forged in enumerate((None, 5, [], {"name": []}, {"name": "x" * 70000})):
             server.put(f"{FUNCTIONS}/broken-{number}", {"spec": forged, "status": forged})
         ask(server)
@@ -261,3 +261,7 @@ async def test_a_resource_that_nobody_can_read_disturbs_no_other(server: ObjectS
         for number in range(5):
             await until(lambda: ready(server, f"broken-{number}").get("reason") == "Invalid")  # noqa: B023
         assert len(ready(server, "broken-4")["message"]) < 1000
+        with pytest.raises(
+            NotFound, match="'broken-1' has a resource, and is not deployed yet: spec: Expected `object`"
+        ):
+            provider.get(FunctionKey("fn", "broken-1"))

@@ -51,25 +51,31 @@ class Operator:
         self._locks = locks
         self._queue: WorkQueue[FunctionKey] = WorkQueue()
         self._news = asyncio.Event()
+        self._runs = False
 
     def note(self, key: FunctionKey) -> None:
         """Something that was made for the resource has changed."""
-        if self._functions.get(key) is not None:
+        if self._runs and self._functions.get(key) is not None:
             self._queue.add(key, monotonic())
             self._news.set()
 
     def note_resource(self, key: FunctionKey) -> None:
         """The resource itself has changed."""
-        self._queue.add_changed(key, monotonic())
-        self._news.set()
+        if self._runs:
+            self._queue.add_changed(key, monotonic())
+            self._news.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
-        self._queue = WorkQueue()  # what another leader has met is no matter here
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._resync(), name="resync functions")
-            for number in range(_WORKERS):
-                tasks.create_task(self._work(), name=f"operator {number}")
+        """Until it is cancelled; it begins with a look at everything."""
+        self._queue = WorkQueue()
+        self._runs = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._resync(), name="resync functions")
+                for number in range(_WORKERS):
+                    tasks.create_task(self._work(), name=f"operator {number}")
+        finally:
+            self._runs = False
 
     async def resync(self) -> None:
         """Look at everything once more. Where all is as it should be, the only requests are lists of Services."""
