@@ -103,6 +103,7 @@ class ObjectServer:
 
     async def _discover(self, request: web.Request) -> web.Response:
         names = ("functions", "functions/status")
+        self.requests.append((request.method, request.path))
         found = [{"name": name, "kind": "Function", "namespaced": True, "categories": ["stoker"]} for name in names]
         return web.json_response({"resources": found})
 
