@@ -42,14 +42,15 @@ class Kept(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 def extended(history: Sequence[Kept], new: Kept, *, failed: bool, serving: int) -> list[Kept]:
     """The history with one more revision, and without the oldest ones that are too many or too long.
 
-    `failed` is whether the last one of before has failed; the new one and the one that is `serving` stay in any case.
+    `failed` is whether the last one of before has failed; the new one and the one that is `serving` stay in any case,
+    and what the platform has undone, as long as that is the last that happened.
     """
     before = history[-1]
     last = msgspec.structs.replace(before, failed=failed)
     grown = [*history[:-1], last, msgspec.structs.replace(new, changed=changes(before, new))]
-    stay = {new.number, serving}
+    stay = {new.number, serving} | ({before.number} if new.automatic else set())
     others = [one for one in reversed(grown) if one.number not in stay]
-    places = new.spec.kept_revisions - (len(grown) - len(others))
+    places = max(0, new.spec.kept_revisions - (len(grown) - len(others)))
     lengths = accumulate(len(msgspec.json.encode(one)) for one in others)
     stay |= {one.number for one, length in zip(others[:places], lengths, strict=False) if length <= MAX_LENGTH}
     return [one for one in grown if one.number in stay]

@@ -9,6 +9,7 @@ from typing import Any
 
 from running_cluster import Cluster
 
+from stoker_gateway.providers.base import RouteListener
 from stoker_gateway.providers.kubernetes.api import open_api
 from stoker_gateway.providers.kubernetes.operator.provider import OperatorProvider
 from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
@@ -55,6 +56,18 @@ class KubernetesHarness:
         await _post(f"tcp:{host}:8080", f"sickness:{reason}")
 
 
+class Operated(OperatorProvider):
+    """With its operator, and without what else a leader does: nothing is undone behind the tests' back."""
+
+    async def start(self, listener: RouteListener) -> None:
+        await super().start(listener)
+        self._operating = asyncio.ensure_future(self.operator.run())
+
+    async def close(self) -> None:
+        self._operating.cancel()
+        await super().close()
+
+
 async def _post(address: str, text: str) -> None:
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -76,7 +89,7 @@ async def operator_harness(cluster: Cluster) -> AsyncIterator[KubernetesHarness]
     """In operator mode, where the API writes Function resources; the cluster has their CRD."""
     api = await open_api(cluster.kubeconfig)
     await asyncio.to_thread(cluster.kubectl, "delete", f"functions.{GROUP}", "--all", "-n", DEFAULT_NAMESPACE)
-    async with _harness(cluster, OperatorProvider(api, (DEFAULT_NAMESPACE,), Registries(), GROUP)) as made:
+    async with _harness(cluster, Operated(api, (DEFAULT_NAMESPACE,), Registries(), GROUP)) as made:
         yield made
 
 

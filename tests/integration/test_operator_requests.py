@@ -50,15 +50,19 @@ async def server() -> AsyncIterator[ObjectServer]:
 
 @asynccontextmanager
 async def operated(server: ObjectServer, folder: Path, count: int = 1) -> AsyncIterator[list[OperatorProvider]]:
-    """So many platforms of the same cluster."""
-    made = []
+    """So many platforms of the same cluster, all of which think that they lead."""
+    made, running = [], []
     for _ in range(count):
         api = await open_api(server.kubeconfig(folder))
         made.append(OperatorProvider(api, ("fn",), Registries(), GROUP))
         await made[-1].start(nobody)
+        running.append(asyncio.ensure_future(made[-1].operator.run()))
     try:
         yield made
     finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         for one in made:
             await one.close()
 

@@ -15,13 +15,14 @@ from stoker_gateway.providers.kubernetes.operator.resource import MARK, Wanted, 
 from stoker_gateway.providers.kubernetes.operator.status import differs, status_of
 from stoker_gateway.providers.kubernetes.pods import replica_of
 from stoker_gateway.providers.kubernetes.releases import Taken
-from stoker_gateway.providers.kubernetes.standing import Standing, stored_of
+from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
 from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
-from stoker_sdk.function import FunctionSpec
+from stoker_sdk.function import FunctionSpec, RolledBack
 
 SPEC = FunctionSpec("greet", "registry.example/greet:1", "fn", env_vars={"B": "2", "A": "1"})
 DIGEST = "registry.example/greet@sha256:" + "a" * 64
+OTHER = "registry.example/greet@sha256:" + "b" * 64
 GROUP = "openfaas.com"
 NOW, LATER = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
 
@@ -92,6 +93,45 @@ def test_a_resource_owns_what_is_made_for_it() -> None:
     with_owner = deployment(replace(release, owner=mine))
     assert with_owner["metadata"].pop("ownerReferences") == [reference]
     assert with_owner == deployment(release)
+
+
+# What was tried and undone
+
+BROKEN = msgspec.structs.replace(SPEC, env_vars={"A": "broken"})
+
+
+def put_back(failed: FunctionSpec = BROKEN) -> Stored:
+    """Revision 3 failed, and what served before is there again as revision 4."""
+    history = [Kept(2, NOW, SPEC, DIGEST), Kept(3, NOW, failed, OTHER), Kept(4, NOW, SPEC, DIGEST, automatic=True)]
+    undone = RolledBack(3, 2, "ended with exit code 1", "cannot-start")
+    release = Release(SPEC, DIGEST, True, Mounts(), "one", 4, 1, history=history, pods_of=2, rolled_back=undone)
+    stored = stored_of(msgspec.convert(deployment(release), Deployment))
+    assert stored is not None
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("asked", "done", "given_up"),
+    [
+        (Wanted(SPEC), True, False),
+        (Wanted(BROKEN), True, True),
+        (Wanted(BROKEN, OTHER), True, True),
+        (Wanted(BROKEN, OTHER, after=2), True, True),
+        (Wanted(BROKEN, OTHER, after=4), False, False),  # somebody has asked for it again
+        (Wanted(BROKEN, DIGEST), False, False),
+        (Wanted(msgspec.structs.replace(SPEC, env_vars=None)), False, False),
+    ],
+)
+def test_what_failed_and_was_undone_is_not_tried_in_a_loop(asked: Wanted, done: bool, given_up: bool) -> None:
+    assert (asked.is_done(put_back()), asked.is_given_up(put_back())) == (done, given_up)
+
+
+def test_a_resource_whose_content_was_undone_says_so() -> None:
+    status = status_of(function(manifest(Wanted(BROKEN, OTHER), GROUP)), Standing(put_back(), []), None, NOW)
+    words = "revision 3 failed, and 2 is put back: ended with exit code 1"
+    assert conditions(status) == {"Ready": ("False", "RolledBack", words), "Stalled": ("True", "RolledBack", words)}
+    mended = status_of(function(manifest(Wanted(SPEC, DIGEST), GROUP)), Standing(put_back(), []), None, NOW)
+    assert conditions(mended)["Ready"][1] == "Deploying"
 
 
 # Its status

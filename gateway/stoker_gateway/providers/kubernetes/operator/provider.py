@@ -96,7 +96,6 @@ class OperatorProvider(KubernetesProvider):
             raise
 
     async def _update(self, spec: FunctionSpec, resolved: Resolved, rollback_to: int = 0) -> int:
-        asked = Wanted(spec, resolved.image, rollback_to)
         for _ in range(ATTEMPTS):
             old = await self._releases.find(spec.key)
             function = await self._functions.read(spec.key)
@@ -109,7 +108,8 @@ class OperatorProvider(KubernetesProvider):
                 is_asked = wanted(function).spec == spec
             except BadInput:
                 is_asked = False
-            if old is None or not is_asked or old.image != resolved.image:
+            if old is None or not is_asked or (old.spec, old.image) != (spec, resolved.image):
+                asked = Wanted(spec, resolved.image, rollback_to, old.revision if old else 0)
                 try:
                     if old is not None:
                         await self._releases.try_replace(old, self._next(old, spec, resolved, rollback_to))

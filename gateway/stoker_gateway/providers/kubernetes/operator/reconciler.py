@@ -42,7 +42,7 @@ class Reconciler:
             asked = wanted(function)
         except BadInput:
             return False
-        return stored.owner == self.owner(function) and _is_done(asked, stored)
+        return stored.owner == self.owner(function) and asked.is_done(stored)
 
     def owner(self, function: Function) -> Owner:
         return owner(function, self._functions.group)
@@ -60,7 +60,7 @@ class Reconciler:
             asked = wanted(function)
             if old is not None:
                 self._check_owner(function, old)
-                if _is_done(asked, old):
+                if asked.is_done(old):
                     return old.revision
             try:
                 return await self._create(function, asked) if old is None else await self._update(old, asked)
@@ -92,7 +92,7 @@ class Reconciler:
         """The first Deployment, or the one that takes the place of what somebody has deleted."""
         history = _history(function, asked)
         last = history[-1] if history else None
-        if last is None or not _is_the_same(last, asked):
+        if last is None or not asked.is_of(last):
             resolved = await self.resolve(asked)
             new = Kept((last.number if last else 0) + 1, now_rfc3339(), asked.spec, resolved.image)
             history = extended(history, new, failed=False, serving=0) if last else [new]
@@ -116,15 +116,6 @@ class Reconciler:
         if asked.image:
             return await self._releases.resolve_to(asked.spec, asked.image)
         return await self._releases.resolve(asked.spec)
-
-
-def _is_done(asked: Wanted, stored: Stored) -> bool:
-    """The registry is asked when the resource changes, not each time that it is looked at."""
-    return asked.spec == stored.spec and asked.image in ("", stored.image)
-
-
-def _is_the_same(last: Kept, asked: Wanted) -> bool:
-    return last.spec == asked.spec and asked.image in ("", last.image)
 
 
 def _history(function: Function, asked: Wanted) -> list[Kept]:

@@ -10,6 +10,8 @@ import msgspec
 
 from stoker_gateway.providers.kubernetes.manifests import Owner, check_spec
 from stoker_gateway.providers.kubernetes.objects import Function, Manifest
+from stoker_gateway.providers.kubernetes.standing import Stored
+from stoker_gateway.revisions import Kept
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.function_resource import KIND, VERSIONS, resource_of, spec_of
 from stoker_sdk.names import FunctionKey
@@ -21,11 +23,13 @@ class Mark(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What the API knows of a deploy and the fields of the resource cannot say, as an annotation of it.
 
     It is of one content: `of` is its sum, so that it counts no more when somebody changes the resource otherwise.
+    `after` is the function's revision when this was asked for: what had failed before may be tried again.
     """
 
     of: str
     image: str
     rollback_to: int = 0
+    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,25 @@ class Wanted:
     spec: FunctionSpec
     image: str = ""
     rollback_to: int = 0
+    after: int = 0
+
+    def is_done(self, stored: Stored) -> bool:
+        """Whether nothing is left to do. The registry is asked when the resource changes, not at each look at it."""
+        return self._is(stored.spec, stored.image) or self.is_given_up(stored)
+
+    def is_given_up(self, stored: Stored) -> bool:
+        """Whether it was tried and failed, so that what served before was put back."""
+        undone = stored.rolled_back
+        if undone is None or undone.revision <= self.after or self._is(stored.spec, stored.image):
+            return False
+        return any(one.number == undone.revision and self.is_of(one) for one in stored.revisions())
+
+    def is_of(self, kept: Kept) -> bool:
+        """Whether the revision is what is asked for."""
+        return self._is(kept.spec, kept.image)
+
+    def _is(self, spec: FunctionSpec, image: str) -> bool:
+        return spec == self.spec and self.image in ("", image)
 
 
 def wanted(function: Function) -> Wanted:
@@ -46,12 +69,12 @@ def wanted(function: Function) -> Wanted:
         mark = msgspec.json.decode(metadata.annotation(MARK), type=Mark)
     except msgspec.DecodeError:
         return Wanted(spec)
-    return Wanted(spec, mark.image, mark.rollback_to) if mark.of == _sum(spec) else Wanted(spec)
+    return Wanted(spec, mark.image, mark.rollback_to, mark.after) if mark.of == _sum(spec) else Wanted(spec)
 
 
 def manifest(asked: Wanted, group: str) -> Manifest:
     """The resource that asks for it."""
-    mark = Mark(_sum(asked.spec), asked.image, asked.rollback_to)
+    mark = Mark(_sum(asked.spec), asked.image, asked.rollback_to, asked.after)
     made = resource_of(asked.spec, group)
     made["metadata"]["annotations"] = {MARK: msgspec.json.encode(mark).decode()}
     return made

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from stoker_gateway.providers.kubernetes.errors import Forbidden, one_line
 from stoker_gateway.providers.kubernetes.objects import Function, Manifest
+from stoker_gateway.providers.kubernetes.operator.resource import wanted
 from stoker_gateway.providers.kubernetes.releases import Taken
 from stoker_gateway.providers.kubernetes.standing import Standing
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
-from stoker_sdk.function import Condition
+from stoker_sdk.function import Condition, RolledBack
 
 _REASONS: Final = {"ready": "Running", "zero": "ScaledToZero", "deploying": "Deploying", "unhealthy": "Unhealthy"}
 _ERRORS: Final = ((Taken, "NameTaken"), (BadInput, "Invalid"), (Unavailable, "Unavailable"), (Forbidden, "Forbidden"))
@@ -37,7 +38,7 @@ def status_of(function: Function, standing: Standing | None, error: StokerError 
             "availableReplicas": answer.available_replicas,
             "unavailableReplicas": max(0, answer.replicas - answer.available_replicas),
         }
-    found = _conditions(standing.status().stoker if standing else None, error)
+    found = _conditions(standing.status().stoker if standing else None, _undone(function, standing), error)
     status["conditions"] = [_dated(one, _known(before, one["type"]), generation, now) for one in found]
     return status
 
@@ -54,13 +55,28 @@ def told(function: Function) -> str:
     return str(_known(before, "Ready").get("message") or "")
 
 
-def _conditions(condition: Condition | None, error: StokerError | None) -> list[dict[str, Any]]:
+def _undone(function: Function, standing: Standing | None) -> RolledBack | None:
+    """What became of what the resource asks for, when it failed and was undone."""
+    try:
+        if standing is None or not wanted(function).is_given_up(standing.stored):
+            return None
+    except BadInput:
+        return None
+    return standing.stored.rolled_back
+
+
+def _conditions(
+    condition: Condition | None, undone: RolledBack | None, error: StokerError | None
+) -> list[dict[str, Any]]:
     if error is not None:
         reason = next((reason for kind, reason in _ERRORS if isinstance(error, kind)), "Failed")
         stalled = reason != "Unavailable"
         return _pair("False", stalled, reason, one_line(str(error)))
     if condition is None:
         return _pair("False", False, "Deploying", "")
+    if undone is not None:
+        message = f"revision {undone.revision} failed, and {undone.to} is put back: {undone.message}"
+        return _pair("False", True, "RolledBack", one_line(message))
     reason = _REASONS.get(condition.state) or _camel(condition.code)
     ready = "True" if condition.state in ("ready", "zero") else "False"
     return _pair(ready, condition.state == "failed", reason, one_line(condition.message))
