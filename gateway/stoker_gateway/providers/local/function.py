@@ -11,18 +11,17 @@ import asyncio
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 import msgspec
 
-from stoker_gateway.providers.local.forklink import ForkLink, RunningReplica
-from stoker_gateway.providers.local.launch import Launched, Launcher, limits_of
-from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import LogFiles
 from stoker_gateway.providers.local.plan import Replica, Version, next_delay, plan
 from stoker_gateway.providers.local.records import Record
+from stoker_gateway.providers.local.runner import Found, Runner
 from stoker_gateway.providers.local.standing import Standing
 from stoker_gateway.routes import Loss, Route, Target, queue_annotations
 from stoker_sdk.errors import NotFound, StokerError
@@ -45,13 +44,10 @@ _TIMER_SLACK = 0.01  # timers of uvloop may fire a millisecond early, and nobody
 class Host(Protocol):
     """What a function needs of its provider."""
 
-    link: ForkLink
-    launcher: Launcher
-    limiter: Limiter
-
     async def publish(self, key: FunctionKey, route: Route | None) -> None: ...
 
-    def launched(self, id: str, function: LocalFunction) -> None: ...
+    def runner(self, version: Version) -> Runner:
+        """What runs the replicas of this version."""
 
     def save_soon(self, record: Record) -> None: ...
 
@@ -110,7 +106,7 @@ class LocalFunction:
     def restart(self) -> None:
         """Replace every replica by a new one of the same revision."""
         old = self._wanted
-        self.roll_out(self.record, Version(old.revision, old.spec, old.digest, old.artefact))
+        self.roll_out(self.record, replace(old))
 
     def scale(self, replicas: int) -> None:
         self.record = msgspec.structs.replace(self.record, replicas=replicas)
@@ -173,15 +169,19 @@ class LocalFunction:
         if self._removed and not self._replicas:
             self._host.emptied(self)
 
+    @property
+    def _runner(self) -> Runner:
+        return self._host.runner(self._wanted)
+
     def _may_start(self) -> bool:
-        return self._host.link.connected.is_set() and monotonic() >= self._retry_at - _TIMER_SLACK
+        return self._runner.is_up and monotonic() >= self._retry_at - _TIMER_SLACK
 
     def _proven(self) -> None:
         """The wanted version is there in full: from now on it is what serves."""
         if self._serving is self._wanted or self._count == 0:
             return
         if self._serving is not None:
-            self._host.link.forget(_zygote_key(self.key, self._serving))
+            self._host.runner(self._serving).forget(self.key, self._serving.revision)
         self._serving = self._wanted
         if self.record.revision == self._wanted.revision:
             self.record = msgspec.structs.replace(
@@ -240,27 +240,19 @@ class LocalFunction:
             self._fail_rollout(why, code, [])
 
     def _launch(self) -> None:
-        host, version = self._host, self._wanted
+        version, runner = self._wanted, self._runner
         id = f"{self.key.name}-{version.revision}-{os.urandom(3).hex()}"
         if self._prepared is not version or version.spec.secrets:  # a secret may have been removed since
-            host.launcher.prepare_folders(version.spec)
+            runner.prepare(version.spec)
             self._prepared = version
             self._logs.prune(set(self._replicas))
-        path = self._log_folder / f"{id}.log"
-        replica = Replica(id, version, host.launcher.socket(), monotonic(), now_rfc3339())
-        replica.share = version.spec.connection_share
-        replica.limits = host.limiter.prepare(id, limits_of(version.spec))
-        settings = host.launcher.write_settings(id, version, replica.socket, path)
+        replica = Replica(id, version, "", monotonic(), now_rfc3339(), share=version.spec.connection_share)
+        runner.launch(replica, self)
         self._replicas[id] = replica
-        host.launched(id, self)
-        host.link.start(
-            id,
-            settings=str(settings),
-            socket=replica.socket,
-            log=str(path),
-            key=_zygote_key(self.key, version),
-        )
-        asyncio.get_running_loop().call_later(version.spec.start_timeout, self._too_late, id)
+
+    def begun(self, replica: Replica) -> None:
+        """Its start has begun: from now on it may take so long."""
+        asyncio.get_running_loop().call_later(replica.version.spec.start_timeout, self._too_late, replica.id)
 
     def _too_late(self, id: str) -> None:
         replica = self._replicas.get(id)
@@ -278,7 +270,7 @@ class LocalFunction:
         return self._serving is not None and self._serving.revision == version.revision
 
     def _drain(self, replica: Replica) -> None:
-        self._host.link.stop(replica.id, signal.SIGTERM)
+        self._host.runner(replica.version).end(replica.id, signal.SIGTERM)
         self._kill_later(replica)
 
     def _kill_later(self, replica: Replica) -> None:
@@ -288,35 +280,40 @@ class LocalFunction:
     def _kill(self, replica: Replica) -> None:
         if replica.id in self._replicas:
             replica.state = "draining"
-            self._host.link.stop(replica.id, signal.SIGKILL)
+            self._host.runner(replica.version).end(replica.id, signal.SIGKILL)
 
-    def adopt(self, running: RunningReplica, launched: Launched) -> None:
+    def adopt(self, found: Found, runner: Runner) -> None:
         """Take over a replica that an earlier control process had started; one that is of no use leaves."""
-        known = [one for one in (self._wanted, self._serving) if one and one.revision == launched.revision]
-        version = known[0] if known else self._wanted
-        replica = Replica(running.id, version, launched.socket, monotonic(), now_rfc3339(), pid=running.pid)
-        replica.share = launched.connections
-        replica.limits = self._host.limiter.describe(limits_of(version.spec))
-        self._replicas[running.id] = replica
-        self._host.launched(running.id, self)
-        if running.stopping:
+        known = [one for one in (self._wanted, self._serving) if one and _made(found, one)]
+        version = known[0] if known else replace(self._wanted, image=found.image)
+        replica = Replica(found.id, version, found.address, monotonic(), now_rfc3339(), pid=found.pid)
+        replica.share = found.connections
+        replica.limits = runner.describe(version.spec)
+        self._replicas[found.id] = replica
+        if found.stopping:
             replica.state = "draining"
             self._kill_later(replica)  # some programs take a second SIGTERM for impatience
         elif not known:
             replica.state = "draining"
             self._drain(replica)
-        elif running.ready:
-            self._set_health(replica, running.health)
-        asyncio.get_running_loop().call_later(version.spec.start_timeout, self._too_late, running.id)
-        log.info("%s: took over %s, which is %s", self.key, running.id, replica.state)
+        elif found.ready:
+            self._set_health(replica, found.health)
+        self.begun(replica)
+        log.info("%s: took over %s, which is %s", self.key, found.id, replica.state)
 
-    # Events of the fork server
+    # What its runners tell
 
-    def started(self, id: str, pid: int) -> None:
+    def progress(self, id: str, text: str) -> None:
+        """What a replica waits for before it can begin."""
+        replica = self._replicas.get(id)
+        if replica is not None and replica.state == "starting":
+            replica.trouble = text
+
+    def started(self, id: str, pid: int, address: str = "") -> None:
         replica = self._replicas.get(id)
         if replica is not None:
-            replica.pid = pid
-            self._host.limiter.add(id, pid)
+            replica.pid, replica.trouble = pid, ""
+            replica.address = address or replica.address
 
     def ready(self, id: str, health: str) -> None:
         replica = self._replicas.get(id)
@@ -377,10 +374,9 @@ class LocalFunction:
         replica = self._replicas.pop(id, None)
         if replica is None:
             return
-        if self._host.limiter.ran_out_of_memory(id):
+        if code == "out-of-memory" and not failure:
             limit = replica.version.spec.limits.memory if replica.version.spec.limits else ""
-            code, failure = "out-of-memory", f"it ran out of memory: raise limits.memory (now {limit}), or use less"
-        self._host.limiter.remove(id)
+            failure = f"it ran out of memory: raise limits.memory (now {limit}), or use less"
         if replica.state == "starting":
             code = code if code in FIXES else "cannot-start"
             self._start_failed(replica, failure or f"it ended before it was ready ({how})", code)
@@ -390,14 +386,10 @@ class LocalFunction:
             self._crashed(replica, failure or how, failure if code == "out-of-memory" else "")
         self.nudge()
 
-    def all_lost(self) -> None:
-        """The fork server has ended, and every replica with it."""
-        for replica in self._replicas.values():
-            self._host.limiter.remove(replica.id)
-            if replica.pid:
-                _end_group(replica.pid)
-        self._replicas.clear()
-        self.nudge()
+    def lost(self, id: str) -> None:
+        """What ran this replica has ended, and took it along."""
+        if self._replicas.pop(id, None) is not None:
+            self.nudge()
 
     def _start_failed(self, replica: Replica, why: str, code: str) -> None:
         if replica.version is not self._wanted:
@@ -429,7 +421,7 @@ class LocalFunction:
     def _fail_rollout(self, why: str, code: str, output: list[str]) -> None:
         """The new version cannot start: say so, and go back to the one that served, if there is one."""
         if self._serving is not None:
-            self._host.link.forget(_zygote_key(self.key, self._wanted))
+            self._runner.forget(self.key, self._wanted.revision)
             self.record = msgspec.structs.replace(
                 self.record, failure=why, failure_code=code, output=output, serving_spec=self._serving.spec
             )
@@ -461,12 +453,6 @@ class LocalFunction:
             self._task.cancel()
 
 
-def _zygote_key(key: FunctionKey, version: Version) -> str:
-    return f"{key}@{version.revision}"
-
-
-def _end_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+def _made(found: Found, version: Version) -> bool:
+    """Whether this replica is of this version."""
+    return (found.revision, found.image) == (version.revision, version.image)

@@ -23,24 +23,29 @@ _WORTH = {"unhealthy": 0, "starting": 1, "ready": 2}
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """What replicas are made of: a revision's spec and artefact. A restart makes a new version of the same revision."""
+    """What replicas are made of: a revision's spec, and its artefact, or the image of its containers.
+
+    A restart makes a new version of the same revision.
+    """
 
     revision: int
     spec: FunctionSpec
     digest: str
     artefact: Artefact
+    image: str = ""
 
 
 @dataclass(eq=False)
 class Replica:
     """One replica of one version, as the provider knows it. Times are of the monotonic clock.
 
-    `since` is when it got into its state, `share` how many connections it may open, `trouble` why it is unhealthy.
+    `since` is when it got into its state, `share` how many connections it may open, `trouble` why it is unhealthy, or
+    what its start waits for.
     """
 
     id: str
     version: Version
-    socket: str
+    address: str
     since: float
     started_at: str
     state: State = "starting"
@@ -49,10 +54,6 @@ class Replica:
     share: int = 0
     trouble: str = ""
     was_ready: bool = False
-
-    @property
-    def address(self) -> str:
-        return f"unix:{self.socket}"
 
 
 @dataclass(frozen=True)

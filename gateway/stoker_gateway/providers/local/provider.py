@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 
 import msgspec
@@ -13,13 +12,14 @@ import msgspec
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.providers.local.artefacts import Artefact, artefact_of
 from stoker_gateway.providers.local.collector import Collector, mark_used
-from stoker_gateway.providers.local.forklink import Event, ForkLink
 from stoker_gateway.providers.local.function import LocalFunction
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.logfiles import Follower, LogFiles
 from stoker_gateway.providers.local.plan import Version
+from stoker_gateway.providers.local.processes import Processes
 from stoker_gateway.providers.local.records import Record, Records
+from stoker_gateway.providers.local.runner import Owner, Runner
 from stoker_gateway.revisions import Kept, extended, find
 from stoker_gateway.routes import Route
 from stoker_sdk.data_dir import DataDir
@@ -33,7 +33,6 @@ log = logging.getLogger("stoker.local")
 MAX_REPLICAS = 1000
 """More is taken for a slip of the finger."""
 _LOG_BATCH = 500
-_DRAIN_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.1
 
 
@@ -46,15 +45,13 @@ class LocalProvider:
     def __init__(
         self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter, *, host_programs: bool = False
     ) -> None:
-        self.launcher = launcher
-        self.limiter = limiter
-        self.link = ForkLink(str(run.fork_socket), self._heard, self._lost)
+        self._launcher = launcher
+        self._processes = Processes(data, run, launcher, limiter, self)
         self._data = data
         self._host_programs = host_programs
         self._records = Records(data.functions, data.set_aside)
         self._functions: dict[FunctionKey, LocalFunction] = {}
         self._leaving: set[LocalFunction] = set()
-        self._owners: dict[str, LocalFunction] = {}
         self._listener: RouteListener | None = None
         self._dirty: dict[FunctionKey, Record] = {}
         self._saving: asyncio.Task[None] | None = None
@@ -68,7 +65,7 @@ class LocalProvider:
             self._take_up(record)
         for function in self._functions.values():
             await listener(function.key, function.route())
-        await self.link.open()
+        await self._processes.open()
         for function in self._functions.values():
             function.nudge()
         self._collecting = asyncio.get_running_loop().create_task(self._collector.run(), name="collect artefacts")
@@ -128,7 +125,7 @@ class LocalProvider:
             self._collecting.cancel()
         for function in [*self._functions.values(), *self._leaving]:
             function.close()
-        await self.link.close()
+        await self._processes.close()
         if self._saving is not None:
             await self._saving
 
@@ -238,15 +235,22 @@ class LocalProvider:
             raise NotFound(f"function {key.name!r} is not deployed in namespace {key.namespace!r}")
         return function
 
+    # For the runners
+
+    def owner(self, key: FunctionKey) -> Owner | None:
+        return self._functions.get(key)
+
+    def owners(self) -> Iterable[Owner]:
+        return [*self._functions.values(), *self._leaving]
+
     # For the functions
 
     async def publish(self, key: FunctionKey, route: Route | None) -> None:
         if self._listener is not None and not (route is None and key in self._functions):
             await self._listener(key, route)
 
-    def launched(self, id: str, function: LocalFunction) -> None:
-        """Events about this replica are for this function."""
-        self._owners[id] = function
+    def runner(self, version: Version) -> Runner:
+        return self._processes
 
     def save_soon(self, record: Record) -> None:
         """Store a record without making anybody wait; what a kill loses is only how many replicas had been woken."""
@@ -270,48 +274,9 @@ class LocalProvider:
         self._leaving.discard(function)
         successor = self._functions.get(function.key)
         if successor is None:
-            self.launcher.forget(function.key)
+            self._launcher.forget(function.key)
         else:
             successor.nudge()  # it may wait for the connections
-
-    # Events of the fork server
-
-    def _heard(self, event: Event) -> None:
-        if event.event == "replicas":
-            self._adopt(event)
-            return
-        function = self._owners.get(event.id)
-        if function is None:
-            return
-        if event.event == "started":
-            function.started(event.id, event.pid)
-        elif event.event == "ready":
-            function.ready(event.id, event.health)
-        elif event.event == "health":
-            function.health(event.id, event.health)
-        elif event.event == "exited":
-            del self._owners[event.id]
-            function.exited(event.id, event.exit, event.failure, event.code)
-
-    def _adopt(self, event: Event) -> None:
-        """Take over what an earlier control process had started; end what is of no use, or was ending already."""
-        self.launcher.tidy({replica.id for replica in event.replicas})
-        self.limiter.tidy()
-        for replica in event.replicas:
-            launched = self.launcher.read_settings(replica.id)
-            function = self._functions.get(launched.key) if launched else None
-            if launched and function:
-                function.adopt(replica, launched)
-                continue
-            self.link.stop(replica.id, signal.SIGTERM)
-            asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self.link.stop, replica.id, signal.SIGKILL)
-        for function in self._functions.values():
-            function.nudge()
-
-    def _lost(self) -> None:
-        self._owners.clear()
-        for function in [*self._functions.values(), *self._leaving]:
-            function.all_lost()
 
 
 def _lost(record: Record) -> Version:
