@@ -14,7 +14,7 @@ import pytest
 from registry import PASSWORD, USER, RunningRegistry, basic
 from token_service import TokenService
 
-from stoker_gateway.providers.kubernetes.credentials import Login
+from stoker_gateway.providers.images.credentials import Login
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
 
@@ -34,7 +34,7 @@ def make_registry(tmp_path: Path) -> Iterator[MakeRegistry]:
 
 
 def login(registry: RunningRegistry, password: str = PASSWORD) -> list[dict[str, Login]]:
-    return [{registry.address: Login(USER, password, "pull")}]
+    return [{registry.address: Login(USER, password, "secret 'pull'")}]
 
 
 async def test_a_tag_becomes_the_digest_that_it_means_now(make_registry: MakeRegistry) -> None:

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from stoker_gateway.providers.kubernetes.credentials import Login, login_for, read_pull_secret
-from stoker_gateway.providers.kubernetes.reference import Reference, parse_reference
+from stoker_gateway.providers.images.credentials import Login, login_for, read_pull_secret
+from stoker_gateway.providers.images.reference import Reference, parse_reference
 from stoker_sdk.errors import BadInput
 
 DIGEST = "sha256:" + "0" * 64
@@ -83,7 +83,8 @@ def test_both_ways_of_writing_a_login_are_read() -> None:
     joined = base64.b64encode(b"me:pass:word").decode()
     entries = {"https://index.docker.io/v1/": {"auth": joined}, "ghcr.io": {"username": "u", "password": "p"}}
     found = read({"auths": entries})
-    assert found == {"docker.io": Login("me", "pass:word", "pull"), "ghcr.io": Login("u", "p", "pull")}
+    source = "secret 'pull'"
+    assert found == {"docker.io": Login("me", "pass:word", source), "ghcr.io": Login("u", "p", source)}
 
 
 @pytest.mark.parametrize(

@@ -10,39 +10,67 @@ from typing import Any
 
 import msgspec
 
-from stoker_gateway.providers.kubernetes.reference import DOCKER_HUB, Reference
+from stoker_gateway.providers.images.reference import DOCKER_HUB, Reference
 from stoker_sdk.errors import BadInput
+
+_UNREADABLE = (
+    binascii.Error,
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
 class Login:
-    """A user and a password, and the secret that they come from, which errors may name."""
+    """A user and a password, and where they come from, which errors may name: `secret 'pull'`."""
 
     user: str
     password: str
-    secret: str
+    source: str
 
     @property
     def header(self) -> str:
         """The value of `Authorization`."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
+    @property
+    def for_engine(self) -> str:
+        """The value of `X-Registry-Auth`, by which a Docker Engine is told."""
+        told = {"username": self.user, "password": self.password}
+        return base64.urlsafe_b64encode(msgspec.json.encode(told)).decode()
+
     def __repr__(self) -> str:
-        return f"<Login of secret {self.secret}>"
+        return f"<Login of {self.source}>"
 
 
 def read_pull_secret(secret: str, kind: str, data: Mapping[str, str]) -> dict[str, Login]:
     """Logins by `HOST[:PORT][/PATH]`, from a secret of such a type. Raises `BadInput`, which shows no value."""
-    key = ".dockercfg" if kind == "kubernetes.io/dockercfg" else ".dockerconfigjson"
+    old = kind == "kubernetes.io/dockercfg"
     try:
-        document = msgspec.json.decode(base64.b64decode(data.get(key, "")))
-        entries = document if key == ".dockercfg" else document["auths"]
-        return {_place(name): login for name, entry in entries.items() if (login := _login(secret, entry))}
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+        document = base64.b64decode(data.get(".dockercfg" if old else ".dockerconfigjson", ""))
+        return _read(b'{"auths":%b}' % document if old else document, f"secret {secret!r}")
+    except _UNREADABLE:
         raise BadInput(
             f"secret {secret!r} has the type {kind} and not its content: make it with "
             "`kubectl create secret docker-registry`"
         ) from None
+
+
+def read_docker_config(document: bytes, source: str) -> dict[str, Login]:
+    """Logins by `HOST[:PORT][/PATH]`, from what `docker login` writes. Raises `BadInput`, which shows no value."""
+    try:
+        return _read(document, source)
+    except _UNREADABLE:
+        raise BadInput(f"{source} is no Docker configuration with logins in it: write it by `docker login`") from None
+
+
+def _read(document: bytes, source: str) -> dict[str, Login]:
+    entries = msgspec.json.decode(document)["auths"]
+    return {_place(name): login for name, entry in entries.items() if (login := _login(source, entry))}
 
 
 def login_for(reference: Reference, logins: Iterable[Mapping[str, Login]]) -> Login | None:
@@ -65,8 +93,8 @@ def _place(name: str) -> str:
     return first if rest in ("", "v1", "v2") else f"{first}/{rest}"
 
 
-def _login(secret: str, entry: dict[str, Any]) -> Login | None:
+def _login(source: str, entry: dict[str, Any]) -> Login | None:
     user, password = entry.get("username", ""), entry.get("password", "")
     if joined := entry.get("auth"):
         user, _, password = base64.b64decode(joined, validate=True).decode().partition(":")
-    return Login(user, password, secret) if user or password else None
+    return Login(user, password, source) if user or password else None

@@ -17,8 +17,9 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from yaml import YAMLError
 
-from stoker_gateway.providers.kubernetes.errors import error_of, one_line, unreachable
+from stoker_gateway.providers.kubernetes.errors import error_of, unreachable
 from stoker_gateway.providers.kubernetes.objects import Manifest
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.errors import StokerError
 
 T = TypeVar("T")

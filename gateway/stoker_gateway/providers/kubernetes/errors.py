@@ -8,9 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from stoker_gateway.providers.kubernetes.objects import Status
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
-
-_MAX_MESSAGE = 500
 
 _decode = msgspec.json.Decoder(Status).decode
 
@@ -50,11 +49,6 @@ def unreachable(error: Exception, what: str) -> Unavailable:
     """The error when no answer came at all."""
     detail = "it did not answer in time" if isinstance(error, TimeoutError) else one_line(str(error))
     return Unavailable(f"{what}: the Kubernetes API cannot be reached: {detail or type(error).__name__}")
-
-
-def one_line(text: str) -> str:
-    """So much of a foreign text as is passed on."""
-    return " ".join(text.split())[:_MAX_MESSAGE]
 
 
 def _read(body: bytes) -> Status:

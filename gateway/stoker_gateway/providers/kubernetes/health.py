@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from stoker_gateway.providers.kubernetes.errors import one_line
 from stoker_gateway.providers.kubernetes.pods import Replica
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.names import FunctionKey
 
 _TIMEOUT = ClientTimeout(total=2)

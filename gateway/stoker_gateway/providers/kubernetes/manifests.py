@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker_gateway.providers.container import HEALTH_PATH, PORT, SECRETS_PATH, check_paths, environment, ready_path
 from stoker_gateway.providers.kubernetes.history import packed
 from stoker_gateway.providers.kubernetes.objects import Manifest
 from stoker_gateway.providers.kubernetes.settings import DEFAULT_DEPLOY_DEADLINE
 from stoker_gateway.revisions import Kept
 from stoker_sdk.errors import BadInput
 from stoker_sdk.function import FunctionSpec, Resources, RolledBack
-from stoker_sdk.names import FunctionKey, check_path, check_qualified_key
-from stoker_sdk.units import format_duration, parse_duration
+from stoker_sdk.names import FunctionKey, check_qualified_key
+from stoker_sdk.units import parse_duration
 
-PORT: Final = 8080
 FUNCTION_LABEL: Final = "faas_function"
 MANAGED_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "stoker"
@@ -44,7 +44,6 @@ MAX_HISTORY: Final = 64 * 1024
 MAX_ANNOTATIONS: Final = 256 * 1024
 """Bytes: of a history, and of all annotations of an object together, which is Kubernetes' own limit."""
 
-SECRETS_PATH: Final = "/var/openfaas/secrets"
 PULL_SECRET_TYPES: Final = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson")
 
 DRAIN_DELAY: Final = "5s"
@@ -53,8 +52,6 @@ _CLOSING_SECONDS = 10
 _STARTING_SECONDS = 30.0
 """What a pod takes beside its `start_timeout`: a place, its image."""
 _SERVICE_ACCOUNT = "com.openfaas.serviceaccount"
-_READY_PATH = "com.openfaas.ready.http.path"
-_HEALTH_PATH = "com.openfaas.health.http.path"
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -180,15 +177,8 @@ def check_spec(spec: FunctionSpec) -> None:
     """Raise `BadInput` for what is fine on one machine and cannot be held by Kubernetes."""
     if not _SERVICE_NAME.fullmatch(spec.service):
         raise BadInput(f"function name {spec.service!r} is not allowed on Kubernetes: begin it with a letter")
-    for path in (_READY_PATH, _HEALTH_PATH):
-        if text := (spec.annotations or {}).get(path):
-            check_path(text)
+    check_paths(spec)
     _node_selector(spec)
-
-
-def ready_path(spec: FunctionSpec) -> str:
-    """The page that says whether a replica can serve."""
-    return (spec.annotations or {}).get(_READY_PATH) or "/_/ready"
 
 
 def deadline_seconds(spec: FunctionSpec, settings: Settings = DEFAULTS) -> float:
@@ -198,9 +188,9 @@ def deadline_seconds(spec: FunctionSpec, settings: Settings = DEFAULTS) -> float
 
 def grace_seconds(spec: FunctionSpec) -> int:
     """How long a pod may take to end: its drain, its longest call, and closing what it has open."""
-    environment = _environment(spec)
-    drain = _seconds(environment["healthcheck_interval"])
-    return math.ceil(drain + max(spec.timeout, _seconds(environment["write_timeout"])) + _CLOSING_SECONDS)
+    variables = environment(spec, DRAIN_DELAY)
+    drain = _seconds(variables["healthcheck_interval"])
+    return math.ceil(drain + max(spec.timeout, _seconds(variables["write_timeout"])) + _CLOSING_SECONDS)
 
 
 def _room(annotations: Mapping[str, str]) -> int:
@@ -281,37 +271,8 @@ def _container(release: Release, mounts: list[Manifest]) -> Manifest:
 
 
 def _variables(spec: FunctionSpec) -> list[Manifest]:
-    given = [{"name": name, "value": value} for name, value in sorted(_environment(spec).items())]
+    given = [{"name": name, "value": value} for name, value in sorted(environment(spec, DRAIN_DELAY).items())]
     return [*given, {"name": "STOKER_REPLICA", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
-
-
-def _environment(spec: FunctionSpec) -> dict[str, str]:
-    """What the watchdog finds: our defaults, then what the user says, then what is not his to say.
-
-    One `timeout` sets all the limits that would else have to agree.
-    """
-    limit = format_duration(spec.timeout)
-    probes = spec.probes
-    defaults = {
-        "exec_timeout": limit,
-        "read_timeout": limit,
-        "write_timeout": limit,
-        "healthcheck_interval": DRAIN_DELAY,
-        "prefix_logs": "false",  # Kubernetes keeps the time of every line
-    }
-    ours = {
-        "OPENFAAS_NAME": spec.service,
-        "OPENFAAS_NAMESPACE": spec.key.namespace,
-        "STOKER_CONCURRENCY": str(spec.concurrency),
-        "STOKER_CONNECTIONS": str(spec.connection_share),
-        "STOKER_HEALTH_PERIOD": f"{probes.period:g}",
-        "STOKER_HEALTH_TIMEOUT": f"{probes.timeout:g}",
-        # The kubelet counts bad and good answers, for every image alike: the watchdog is not to count them before.
-        "STOKER_HEALTH_FAILURES": "1",
-        "STOKER_HEALTH_SUCCESSES": "1",
-    }
-    process = {"fprocess": spec.env_process} if spec.env_process else {}
-    return defaults | dict(spec.env_vars or {}) | process | ours
 
 
 def _seconds(text: str) -> float:
@@ -345,7 +306,7 @@ def _probes(spec: FunctionSpec) -> Manifest:
         "failureThreshold": probes.failures,
         "successThreshold": probes.successes,
     }
-    health = annotations.get(_HEALTH_PATH) or "/_/health"
+    health = annotations.get(HEALTH_PATH) or "/_/health"
     started = _probe(health, 1, probes.timeout) | {"failureThreshold": math.ceil(spec.start_timeout)}
     if not probes.replace_after:
         return {"readinessProbe": ready, "startupProbe": started}

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from stoker_gateway.providers.kubernetes.errors import one_line
-from stoker_gateway.providers.kubernetes.manifests import IDENTITY, PORT, RESTART, REVISION, key_of
+from stoker_gateway.providers.container import PORT
+from stoker_gateway.providers.kubernetes.manifests import IDENTITY, RESTART, REVISION, key_of
 from stoker_gateway.providers.kubernetes.objects import ContainerStatus, Pod, StatusCondition
+from stoker_gateway.providers.text import one_line
 from stoker_gateway.routes import Target
 from stoker_sdk.function import Instance
 from stoker_sdk.names import FunctionKey

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from stoker_gateway.providers.kubernetes.errors import one_line
-from stoker_gateway.providers.kubernetes.manifests import ready_path
+from stoker_gateway.providers.container import ready_path
 from stoker_gateway.providers.kubernetes.pods import Replica, State
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 

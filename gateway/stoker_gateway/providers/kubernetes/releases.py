@@ -9,9 +9,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stoker_gateway.providers.images.credentials import Login, read_pull_secret
 from stoker_gateway.providers.kubernetes import paths
 from stoker_gateway.providers.kubernetes.api import Api
-from stoker_gateway.providers.kubernetes.credentials import Login, read_pull_secret
 from stoker_gateway.providers.kubernetes.manifests import (
     PULL_SECRET_TYPES,
     Mounts,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stoker_gateway.providers.kubernetes.errors import one_line
 from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import (
     HISTORY,
@@ -21,6 +20,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
 )
 from stoker_gateway.providers.kubernetes.objects import Deployment, Metadata
 from stoker_gateway.providers.kubernetes.pods import Replica, Trouble, number, targets_of
+from stoker_gateway.providers.text import one_line
 from stoker_gateway.revisions import Kept
 from stoker_gateway.routes import Route, queue_annotations
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, RolledBack

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stoker_gateway.providers.kubernetes.errors import Forbidden, one_line
+from stoker_gateway.providers.kubernetes.errors import Forbidden
 from stoker_gateway.providers.kubernetes.objects import Function, Manifest
 from stoker_gateway.providers.kubernetes.operator.resource import wanted
 from stoker_gateway.providers.kubernetes.releases import Taken
 from stoker_gateway.providers.kubernetes.standing import Standing
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
 from stoker_sdk.function import Condition, RolledBack
 

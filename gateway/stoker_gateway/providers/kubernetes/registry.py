@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
-from stoker_gateway.providers.kubernetes.credentials import Login, login_for
-from stoker_gateway.providers.kubernetes.errors import one_line
-from stoker_gateway.providers.kubernetes.reference import DOCKER_HUB, Reference, parse_reference
+from stoker_gateway.providers.images.credentials import Login, login_for
+from stoker_gateway.providers.images.reference import DOCKER_HUB, Reference, parse_reference
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
 
 _ACCEPT: Final = ", ".join(
@@ -169,8 +169,8 @@ class _Inquiry:
                 "the type kubernetes.io/dockerconfigjson in the function's secrets"
             )
         return BadInput(
-            f"registry {reference.registry} refuses the credentials of secret {login.secret!r} for {reference.path}: "
-            "correct the secret"
+            f"registry {reference.registry} refuses the credentials of {login.source} for {reference.path}: "
+            "correct them"
         )
 
     def _puzzled(self, why: str) -> Unavailable:
