@@ -119,6 +119,16 @@ class Cluster:
         except OSError:
             return False
 
+    def containers(self, label: str, *, all: bool = False) -> list[str]:
+        """The ids of the Engine's containers that have this label, those that have ended too if `all`."""
+        more = ["--all"] if all else []
+        return self.docker("ps", "--quiet", "--no-trunc", "--filter", f"label={label}", *more).split()
+
+    def container_address(self, replica: str) -> str:
+        """Where the container of a replica on one machine is."""
+        (id,) = self.containers(f"stoker.dev/replica={replica}")
+        return self.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id).strip()
+
     def docker(self, *arguments: str, input: str | None = None) -> str:
         """What docker prints; fails with its error."""
         environment = self.environment | {"DOCKER_BUILDKIT": "1"}

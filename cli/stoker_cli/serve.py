@@ -16,6 +16,8 @@ from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.ids import ID_COUNT, first_id_of
 
+_DOCKER_HOST = "unix:///var/run/docker.sock"
+
 _HELP = """Run the platform: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
 
 The data folder holds everything that lasts: functions, secrets, artefacts, logs, the password (user `admin`), and the
@@ -94,6 +96,10 @@ def _seconds(text: str, flag: str) -> float:
 @click.option(
     "--allow-host-programs", is_flag=True, help="Functions with fprocess may run any program of this machine."
 )
+@click.option(
+    "--docker-host",
+    help="The Docker Engine for functions whose image is a container's [DOCKER_HOST, unix:///var/run/docker.sock].",
+)
 @click.option("--drain", default="65s", show_default=True, help="How long running calls may go on at a stop.")
 @click.option("--build-ahead", is_flag=True, help="Keep a builder started: builds begin 0.1 s sooner, for 25 MB.")
 @cluster_options
@@ -115,6 +121,7 @@ def serve(
     first_user_id: int | None,
     user_ids: int,
     allow_host_programs: bool,
+    docker_host: str | None,
     drain: str,
     build_ahead: bool,
     print_ca: bool,
@@ -143,6 +150,7 @@ def serve(
         first_id=first_id if surroundings.is_root else 0,
         id_count=user_ids,
         host_programs=allow_host_programs,
+        docker_host=docker_host or surroundings.environment.get("DOCKER_HOST", "") or _DOCKER_HOST,
         build_ahead=build_ahead,
         drain_seconds=_seconds(drain, "--drain"),
         cluster=read_cluster_options(others, surroundings.environment),

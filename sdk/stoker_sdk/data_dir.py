@@ -110,6 +110,11 @@ class DataDir:
         return self.path / "queue"
 
     @property
+    def containers(self) -> Path:
+        """There while a Docker Engine may have containers of this platform."""
+        return self.path / "containers"
+
+    @property
     def ids(self) -> Path:
         return self.path / "ids.json"
 

@@ -221,6 +221,24 @@ def test_up_builds_pushes_and_deploys_by_itself_where_functions_are_pods(
         platform.delete()
 
 
+def test_the_same_stack_is_processes_or_containers_of_one_machine(
+    cluster: Cluster, stoker: Stoker, project: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    platform = Platform(proxies=1, flags=("--no-async",), DOCKER_HOST=cluster.environment["DOCKER_HOST"])
+    try:
+        platform.start()
+        shutil.copytree(platform.data.path, tmp_path / "data")  # with the password
+        project("images-both", "python3-http")
+        for builder, image in (("local", "stoker.local/"), ("docker", cluster.registry)):
+            done = stoker("up", "--builder", builder, "--gateway", platform.http_url)
+            assert done.returncode == 0, done.stderr
+            assert platform.call("images-both", b"here").text == "POST /: here"
+            assert platform.status("images-both").image.startswith(image)
+    finally:
+        print(platform.log)
+        platform.delete()
+
+
 @pytest.fixture(scope="module")
 def platform_image(cluster: Cluster) -> str:
     image = f"{cluster.registry}/images-stoker:test"

@@ -48,12 +48,12 @@ class KubernetesHarness:
         return self.spec(name, image=self._broken)
 
     async def print(self, key: FunctionKey, text: str) -> None:
-        await _post(self.provider.route(key).targets[0].address, text)
+        await post(self.provider.route(key).targets[0].address, text)
 
     async def set_health(self, key: FunctionKey, instance: str, reason: str) -> None:
         where = ("get", "pod", instance, "-n", key.namespace, "-o", "jsonpath={.status.podIP}")
         host = await asyncio.to_thread(self._cluster.kubectl, *where)
-        await _post(f"tcp:{host}:8080", f"sickness:{reason}")
+        await post(f"tcp:{host}:8080", f"sickness:{reason}")
 
 
 class Operated(OperatorProvider):
@@ -68,7 +68,7 @@ class Operated(OperatorProvider):
         await super().close()
 
 
-async def _post(address: str, text: str) -> None:
+async def post(address: str, text: str) -> None:
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(text)}\r\n\r\n"

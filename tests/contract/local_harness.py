@@ -10,14 +10,16 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_gateway.providers.local.runner import ContainerRunner, ContainerRunners, Owners
 from stoker_sdk.data_dir import DataDir
-from stoker_sdk.errors import NotFound
+from stoker_sdk.errors import BadInput, NotFound
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 
@@ -36,13 +38,24 @@ def health():
 BROKEN = "raise ImportError('broken on purpose')\n"
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A data folder and a run folder, whose fork server runs."""
+
+    data: DataDir
+    run: RunDir
+    launcher: Launcher
+
+    def provider(self, make_containers: ContainerRunners) -> LocalProvider:
+        return LocalProvider(self.data, self.run, self.launcher, Limiter(None), make_containers)
+
+
 class LocalHarness:
-    def __init__(self, data: DataDir, run: RunDir) -> None:
-        self._data = data
-        self._sick = run.path / "sick"
+    def __init__(self, machine: Machine) -> None:
+        self._data = machine.data
+        self._sick = machine.run.path / "sick"
         self._sick.mkdir()
-        launcher = Launcher(data, run, "", None, _no_secret, own_limits=True)
-        self.local = LocalProvider(data, run, launcher, Limiter(None))
+        self.local = machine.provider(_no_containers)
         self.provider = self.local
         self._fine = self._artefact(FINE.format(folder=str(self._sick)))
         self._broken = self._artefact(BROKEN)
@@ -82,11 +95,15 @@ def _no_secret(namespace: str, name: str) -> bytes:
     raise NotFound(f"secret {name!r} does not exist in {namespace!r}")
 
 
+def _no_containers(owners: Owners) -> ContainerRunner:
+    raise BadInput("no containers here")
+
+
 @asynccontextmanager
-async def local_harness(folder: Path) -> AsyncIterator[LocalHarness]:
+async def machine(folder: Path) -> AsyncIterator[Machine]:
     # Socket paths are short, so the run folder is not below pytest's.
     with tempfile.TemporaryDirectory(prefix="stk") as short:
-        run = RunDir(Path(short))
+        run, data = RunDir(Path(short)), DataDir(folder)
         run.make()
         reader, writer = os.pipe()
         command = [sys.executable, "-m", "stoker_watchdog.forkserver", "--socket", str(run.fork_socket)]
@@ -94,10 +111,18 @@ async def local_harness(folder: Path) -> AsyncIterator[LocalHarness]:
         os.close(writer)
         await asyncio.to_thread(os.read, reader, 10)
         os.close(reader)
-        harness = LocalHarness(DataDir(folder), run)
+        try:
+            yield Machine(data, run, Launcher(data, run, "", None, _no_secret, own_limits=True))
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+@asynccontextmanager
+async def local_harness(folder: Path) -> AsyncIterator[LocalHarness]:
+    async with machine(folder) as one:
+        harness = LocalHarness(one)
         try:
             yield harness
         finally:
             await harness.local.close()
-            process.terminate()
-            await process.wait()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from docker_harness import docker_harness
 from function_crd import function_crd
 from kubernetes_harness import GROUP, kubernetes_harness, operator_harness
 from local_harness import local_harness
@@ -81,6 +82,7 @@ CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(300)]
 FACTORIES = [
     pytest.param(memory_harness, "tmp_path", id="memory"),
     pytest.param(local_harness, "tmp_path", id="local"),
+    pytest.param(docker_harness, "cluster", id="docker", marks=CLUSTER),
     pytest.param(kubernetes_harness, "cluster", id="kubernetes", marks=CLUSTER),
     pytest.param(operator_harness, "cluster_with_functions", id="operator", marks=CLUSTER),
 ]

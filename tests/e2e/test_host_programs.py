@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from running_platform import Platform, is_alive, wait_for
 
-from stoker_sdk.errors import StokerError
+from stoker_sdk.errors import StokerError, Unavailable
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 
 @pytest.fixture(scope="module")
 def host(platform: Platform) -> Iterator[Platform]:
-    one = Platform(like=platform, flags=("--allow-host-programs",))
+    one = Platform(like=platform, flags=("--allow-host-programs", "--docker-host", "unix:///nonexistent"))
     try:
         yield one.start()
     finally:
@@ -74,7 +74,8 @@ def test_any_program_is_a_function_where_the_operator_allows_it(host: Platform, 
     assert (status.image, status.env_process) == (_IMAGE, "cat")
 
 
-def test_without_the_flag_the_refusal_names_it(platform: Platform) -> None:
+def test_without_the_flag_the_refusal_names_it(make_platform: Callable[..., Platform]) -> None:
+    platform = make_platform(flags=("--docker-host", "unix:///nonexistent"))
     with pytest.raises(StokerError, match="--allow-host-programs"):
         platform.deploy_image("cat", _IMAGE, env_process="cat")
     with pytest.raises(StokerError, match="--allow-host-programs"):
@@ -82,9 +83,11 @@ def test_without_the_flag_the_refusal_names_it(platform: Platform) -> None:
     assert all(status.name != "cat" for status in platform.client.functions())
 
 
-def test_an_image_without_a_program_is_refused_as_ever(host: Platform) -> None:
-    with pytest.raises(StokerError, match="without containers"):
+def test_an_image_without_a_program_or_with_a_mark_is_a_containers(host: Platform) -> None:
+    with pytest.raises(Unavailable, match="no Docker Engine"):
         host.deploy_image("bare", _IMAGE)
+    with pytest.raises(Unavailable, match="no Docker Engine"):
+        host.deploy_image("marked", f"docker:{_IMAGE}", env_process="cat")
     with pytest.raises(StokerError, match="mode is 'python'"):
         host.deploy_image("odd", _IMAGE, env_process="cat", env_vars={"mode": "python"})
 

@@ -27,6 +27,8 @@ from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.files import write_whole
 
 DRAIN_SECONDS = 65.0
+_CONTROL_STOP_SECONDS = 30.0
+"""It ends the containers, and an Engine takes its time for each."""
 _RUN = "STOKER_RUN"
 """By this variable the fork server, and nobody else, finds what an earlier one of this run folder left."""
 _KEPT_FOR_FORK_SERVER = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
@@ -48,6 +50,7 @@ class ServeOptions:
     first_id: int
     id_count: int
     host_programs: bool
+    docker_host: str
     build_ahead: bool = False
     drain_seconds: float = DRAIN_SECONDS
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
@@ -140,6 +143,7 @@ def _control(
         "first_id": options.first_id,
         "id_count": options.id_count,
         "host_programs": options.host_programs,
+        "docker_host": options.docker_host,
         "build_command": [] if options.cluster else build,  # what it builds is for this machine
         "cluster": msgspec.to_builtins(options.cluster),
         "build_ahead": options.build_ahead,
@@ -150,7 +154,7 @@ def _control(
     def command(ready: int) -> list[str]:
         return [sys.executable, "-P", "-m", "stoker_gateway.control", json.dumps(settings | {"ready_fd": ready})]
 
-    return Child("control", command, environment)
+    return Child("control", command, environment, stop_seconds=_CONTROL_STOP_SECONDS)
 
 
 def _proxy(

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
+from stoker_gateway.providers.local.runner import ContainerRunner, Owners
 from stoker_gateway.queue.broker import PID_FILE
 from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.queue.room import Mender
@@ -60,6 +62,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     host_programs: bool
     build_command: list[str]
     ready_fd: int
+    docker_host: str
     build_ahead: bool = False
     broker_file: str = ""
     own_broker: bool = False
@@ -131,8 +134,21 @@ async def _make_provider(settings: ControlSettings, data: DataDir, run: RunDir) 
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     cgroups = _find_cgroups(run) if ids is not None else None
     launcher = Launcher(data, run, settings.library_path, ids, secrets.read, own_limits=cgroups is None)
-    provider = LocalProvider(data, run, launcher, Limiter(cgroups), host_programs=settings.host_programs)
+
+    def make_containers(owners: Owners) -> ContainerRunner:
+        from stoker_gateway.providers.docker.containers import connect  # who runs no container pays nothing for them
+
+        return connect(settings.docker_host, _docker_config(os.environ), data, run, launcher, owners)
+
+    limiter = Limiter(cgroups)
+    provider = LocalProvider(data, run, launcher, limiter, make_containers, host_programs=settings.host_programs)
     return provider, FileSecrets(secrets)
+
+
+def _docker_config(environment: Mapping[str, str]) -> Path:
+    """Where `docker login` of the platform's user has left what registries want."""
+    folder = environment.get("DOCKER_CONFIG", "") or Path(environment.get("HOME", "/")) / ".docker"
+    return Path(folder) / "config.json"
 
 
 def _find_cgroups(run: RunDir) -> Cgroups | None:

@@ -11,6 +11,9 @@ from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput
 from stoker_sdk.function import LOCAL_REGISTRY, FunctionSpec
 
+CONTAINER = "docker:"
+"""Before an image: it is a container's, even where its function names a program that might run without one."""
+
 _REFERENCE = re.compile(re.escape(LOCAL_REGISTRY) + r"/[a-z0-9][-a-z0-9.]*@sha256:([0-9a-f]{64})")
 
 MODES = ("python", "native", "http", "streaming", "serializing", "classic", "static")
@@ -34,19 +37,20 @@ class Artefact(msgspec.Struct, frozen=True):
     fprocess: str = ""
 
 
-def artefact_of(data: DataDir, spec: FunctionSpec, host_programs: bool) -> tuple[str, Artefact]:
-    """What a function's replicas are made of: its artefact with the digest, or a program of this machine, without one.
+def is_container(spec: FunctionSpec, host_programs: bool) -> bool:
+    """Whether its replicas are containers: by its image, unless a program of this machine may run instead."""
+    if spec.image.startswith(CONTAINER):
+        return True
+    return not spec.image.startswith(f"{LOCAL_REGISTRY}/") and not (host_programs and program_of(spec))
+
+
+def artefact_of(data: DataDir, spec: FunctionSpec) -> tuple[str, Artefact]:
+    """What a function's processes are made of: its artefact with the digest, or a program of this machine, without one.
 
     Raises `BadInput` when it cannot be run here.
     """
-    if _REFERENCE.fullmatch(spec.image) or not program_of(spec):
+    if spec.image.startswith(f"{LOCAL_REGISTRY}/"):
         return read_artefact(data, spec.image)
-    if not host_programs:
-        raise BadInput(
-            f"image {spec.image[:200]!r} cannot run on this machine without containers, and its program "
-            f"{program_of(spec)[:100]!r} may not be started here: the operator has to allow it with "
-            "`stoker serve --allow-host-programs`"
-        )
     mode = (spec.env_vars or {}).get("mode", "") or "streaming"
     if mode not in _HOST_MODES:
         raise BadInput(f"mode is {mode[:40]!r}: a program of this machine runs in {', '.join(_HOST_MODES)}")
@@ -60,12 +64,12 @@ def program_of(spec: FunctionSpec) -> str:
 
 
 def digest_of(image: str) -> str:
-    """The hex digest in a local image reference. Raises `BadInput` for any other image."""
+    """The hex digest in a local image reference. Raises `BadInput` for what is none."""
     match = _REFERENCE.fullmatch(image)
     if match is None:
         raise BadInput(
-            f"image {image[:200]!r} cannot run on this machine without containers: build the function here "
-            f"(`stoker up`, `stoker build`), which answers an image {LOCAL_REGISTRY}/NAME@sha256:…"
+            f"image {image[:200]!r} is none that was built here: `stoker up` and `stoker build` answer "
+            f"{LOCAL_REGISTRY}/NAME@sha256:…"
         )
     return match.group(1)
 

@@ -26,7 +26,7 @@ from stoker_gateway.providers.local.standing import Standing
 from stoker_gateway.routes import Loss, Route, Target, queue_annotations
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.faults import FIXES
-from stoker_sdk.function import FunctionStatus
+from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import now_rfc3339
 
@@ -125,6 +125,10 @@ class LocalFunction:
         self.nudge()
 
     @property
+    def spec(self) -> FunctionSpec:
+        return self._wanted.spec
+
+    @property
     def _count(self) -> int:
         return 0 if self._removed or self._broken else self.record.replicas
 
@@ -213,6 +217,8 @@ class LocalFunction:
             failure, code = self.record.failure, self.record.failure_code
         elif self._trouble:
             failure, code = self._trouble, self._trouble_code
+        elif away := self._runner.away:
+            failure, code = away, "cannot-start"
         else:
             failure, code = self._sickness(), "unhealthy"
         code = code if failure else ""
@@ -437,6 +443,8 @@ class LocalFunction:
     def status(self) -> FunctionStatus:
         replicas = list(self._replicas.values())
         trouble, code = self._trouble, self._trouble_code
+        if not trouble and (away := self._runner.away):
+            trouble, code = away, "cannot-start"
         return Standing(self.record, self._wanted, self._serving, replicas, trouble, code, self.restarts).status()
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class RunDir:
     @property
     def secrets(self) -> Path:
         return self.path / "secrets"
+
+    @property
+    def start_mark(self) -> Path:
+        """What tells this start of the platform from every other, where somebody needed to know."""
+        return self.path / "start"
 
     def make(self) -> None:
         """Make the folders; other users can pass through `secrets` alone, where they have folders of their own."""
@@ -144,7 +149,7 @@ class Launcher:
             "paths": paths,
             "environment": self._basic_environment(spec, id) | environment | _bounds(spec),
             "log": str(log),
-            "user": self._user(spec.key),
+            "user": self.user(spec.key),
             "groups": self._groups(digest, artefact),
             "memory": limits.memory if self._own_limits else 0,
             "cores": limits.cores if self._own_limits else 0.0,
@@ -197,7 +202,8 @@ class Launcher:
             "STOKER_SECRETS": str(self._run.secrets_of(spec.key)),
         }
 
-    def _user(self, key: FunctionKey) -> int:
+    def user(self, key: FunctionKey) -> int:
+        """The user id that is this function's; -1 where functions have our own."""
         return -1 if self._ids is None else self._ids.id_for(f"function:{key.namespace}/{key.name}")
 
     def _groups(self, digest: str, artefact: Artefact) -> list[int]:
@@ -208,31 +214,39 @@ class Launcher:
             groups.append(self._ids.id_for(f"environment:{artefact.environment}"))
         return groups
 
-    def prepare_folders(self, spec: FunctionSpec) -> Path:
-        """The function's log folder, made when it was missing, and its secrets as they are now."""
+    def prepare_folders(
+        self, spec: FunctionSpec, group: int | None = None, secrets: Sequence[str] | None = None
+    ) -> None:
+        """The function's log folder, made when it was missing, and its secrets as they are now.
+
+        They are for its own user, or for `group` (-1: ours); all that it lists, or these of them.
+        """
         key = spec.key
-        user = self._user(key)
+        user = self.user(key) if group is None else group
         logs = self._data.function_logs(key)
         for folder in (self._data.logs, logs.parent):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         if not logs.exists():
             logs.mkdir(mode=0o700)
             _give(logs, user)
-        self._write_secrets(spec, user)
-        return logs
+        self._write_secrets(key, spec.secrets or [] if secrets is None else secrets, user)
 
-    def _write_secrets(self, spec: FunctionSpec, user: int) -> None:
-        folder = self._run.secrets_of(spec.key)
-        if not spec.secrets:
+    def _write_secrets(self, key: FunctionKey, names: Sequence[str], user: int) -> None:
+        folder = self._run.secrets_of(key)
+        if not names:
             shutil.rmtree(folder, ignore_errors=True)
             return
         folder.mkdir(mode=0o700, exist_ok=True)
         # Whoever may write to a folder can put a link where root is about to write: the function may only read.
         _let_read(folder, user, 0o550)
-        for old in set(os.listdir(folder)) - set(spec.secrets):
+        for old in set(os.listdir(folder)) - set(names):
             (folder / old).unlink()
-        for name in spec.secrets:
-            value = self._secret(spec.key.namespace, name, folder)
+        for name in names:
+            try:
+                value = self.secret(key.namespace, name)
+            except NotFound:
+                (folder / name).unlink(missing_ok=True)  # removed means gone
+                raise
             temporary = folder / f".{name}"
             temporary.unlink(missing_ok=True)
             temporary.touch(mode=0o600)
@@ -240,12 +254,9 @@ class Launcher:
             _let_read(temporary, user, 0o440)
             temporary.replace(folder / name)
 
-    def _secret(self, namespace: str, name: str, folder: Path) -> bytes:
-        try:
-            return self._read_secret(namespace, name)
-        except NotFound:
-            (folder / name).unlink(missing_ok=True)  # removed means gone
-            raise
+    def secret(self, namespace: str, name: str) -> bytes:
+        """Raises `NotFound`."""
+        return self._read_secret(namespace, name)
 
     def forget(self, key: FunctionKey) -> None:
         """The function is gone: so are its secrets and logs."""

@@ -44,6 +44,10 @@ class Processes:
     def is_up(self) -> bool:
         return self._link.connected.is_set()
 
+    @property
+    def away(self) -> str:
+        return ""  # the fork server is back at once
+
     def prepare(self, spec: FunctionSpec) -> None:
         self._launcher.prepare_folders(spec)
 

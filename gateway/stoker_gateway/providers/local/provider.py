@@ -1,4 +1,8 @@
-"""The provider of one machine: functions from disk, replicas from the fork server, one `LocalFunction` each."""
+"""The provider of one machine: functions from disk, one `LocalFunction` each, replicas as processes or as containers.
+
+Which of the two is said by the image of each revision. There is one list of functions and one history, and an update
+from the one kind to the other is an update like any.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from itertools import islice
 import msgspec
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
-from stoker_gateway.providers.local.artefacts import Artefact, artefact_of
+from stoker_gateway.providers.local.artefacts import Artefact, artefact_of, is_container, program_of
 from stoker_gateway.providers.local.collector import Collector, mark_used
 from stoker_gateway.providers.local.function import LocalFunction
 from stoker_gateway.providers.local.launch import Launcher, RunDir
@@ -19,7 +23,7 @@ from stoker_gateway.providers.local.logfiles import Follower, LogFiles
 from stoker_gateway.providers.local.plan import Version
 from stoker_gateway.providers.local.processes import Processes
 from stoker_gateway.providers.local.records import Record, Records
-from stoker_gateway.providers.local.runner import Owner, Runner
+from stoker_gateway.providers.local.runner import ContainerRunner, ContainerRunners, Owner, Runner
 from stoker_gateway.revisions import Kept, extended, find
 from stoker_gateway.routes import Route
 from stoker_sdk.data_dir import DataDir
@@ -43,10 +47,19 @@ class LocalProvider:
     is_leader = True
 
     def __init__(
-        self, data: DataDir, run: RunDir, launcher: Launcher, limiter: Limiter, *, host_programs: bool = False
+        self,
+        data: DataDir,
+        run: RunDir,
+        launcher: Launcher,
+        limiter: Limiter,
+        make_containers: ContainerRunners,
+        *,
+        host_programs: bool = False,
     ) -> None:
         self._launcher = launcher
         self._processes = Processes(data, run, launcher, limiter, self)
+        self._containers: ContainerRunner | None = None
+        self._make_containers = make_containers
         self._data = data
         self._host_programs = host_programs
         self._records = Records(data.functions, data.set_aside)
@@ -66,9 +79,26 @@ class LocalProvider:
         for function in self._functions.values():
             await listener(function.key, function.route())
         await self._processes.open()
+        await self._open_containers()
         for function in self._functions.values():
             function.nudge()
         self._collecting = asyncio.get_running_loop().create_task(self._collector.run(), name="collect artefacts")
+
+    async def _open_containers(self) -> None:
+        """Where there may be any: else no Engine is looked for."""
+        if self._containers is None and not self._data.containers.exists():
+            return
+        runner = self._container_runner()
+        try:
+            await runner.open()
+        except StokerError as error:
+            log.error("containers cannot run yet: %s", error)
+            runner.open_in_time()
+
+    def _container_runner(self) -> ContainerRunner:
+        if self._containers is None:
+            self._containers = self._make_containers(self)
+        return self._containers
 
     def _take_up(self, record: Record) -> None:
         folder = self._data.function_logs(record.key)
@@ -85,7 +115,7 @@ class LocalProvider:
     def _versions(self, record: Record) -> tuple[Record, Version, Version | None]:
         """What a stored function wants and what serves, as far as its artefacts are still there."""
         try:
-            wanted = self._version(record.spec, record.revision)
+            wanted = self._version(record.spec, record.revision, _image_of(record, record.revision))
             serving = self._serving_version(record, wanted)
         except StokerError as error:
             before = record.serving_spec
@@ -93,7 +123,7 @@ class LocalProvider:
                 raise
             log.error("%s: revision %d cannot run: %s", record.key, record.revision, error)
             record = msgspec.structs.replace(record, failure=str(error), failure_code="cannot-start", output=[])
-            wanted = serving = self._version(before, record.serving)
+            wanted = serving = self._version(before, record.serving, _image_of(record, record.serving))
         if record.failure and serving is not None:
             wanted = serving
         elif record.failure:  # a restart is a reason to try again
@@ -104,14 +134,34 @@ class LocalProvider:
         if record.serving == record.revision:
             return wanted
         if record.serving_spec is not None:
-            return self._version(record.serving_spec, record.serving)
+            return self._version(record.serving_spec, record.serving, _image_of(record, record.serving))
         return None
 
-    def _version(self, spec: FunctionSpec, revision: int) -> Version:
-        digest, artefact = artefact_of(self._data, spec, self._host_programs)
+    def _version(self, spec: FunctionSpec, revision: int, image: str) -> Version:
+        """`image` is what that of a container meant when it was deployed. Raises `BadInput`."""
+        if image:
+            return Version(revision, spec, "", Artefact(spec.service), image)
+        if is_container(spec, self._host_programs):
+            raise BadInput(
+                f"its program {program_of(spec)[:100]!r} may not be started on this machine any more: the operator has "
+                "to allow it with `stoker serve --allow-host-programs`; or deploy it again, as a container"
+            )
+        digest, artefact = artefact_of(self._data, spec)
         if digest:
             mark_used(self._data.artefact(digest))
         return Version(revision, spec, digest, artefact)
+
+    async def _pinned(self, spec: FunctionSpec) -> str:
+        """The image of a container as it is now; empty for what runs as processes. Raises `StokerError`."""
+        if not is_container(spec, self._host_programs):
+            return ""
+        try:
+            return await self._container_runner().pin(spec)
+        except StokerError as error:
+            if not program_of(spec) or self._host_programs:
+                raise
+            hint = "or have the operator allow its program without a container: `stoker serve --allow-host-programs`"
+            raise type(error)(f"{error}; {hint}") from None
 
     def _used_artefacts(self) -> set[str]:
         """Of all that runs or may run again by a rollback."""
@@ -126,6 +176,8 @@ class LocalProvider:
         for function in [*self._functions.values(), *self._leaving]:
             function.close()
         await self._processes.close()
+        if self._containers is not None:
+            await self._containers.close()
         if self._saving is not None:
             await self._saving
 
@@ -138,25 +190,26 @@ class LocalProvider:
                 return await self._create(spec, create)
             if create:
                 raise Conflict(f"function {spec.service!r} exists already: update it, or remove it first")
-            return await self._update(function, spec)
+            return await self._update(function, spec, await self._pinned(spec))
 
     async def _create(self, spec: FunctionSpec, create: bool) -> int:
         if not create:
             raise NotFound(f"function {spec.service!r} is not deployed in namespace {spec.key.namespace!r}")
-        version, now = self._version(spec, 1), now_rfc3339()
-        record = Record(spec, 1, now, spec.min_replicas, history=[Kept(1, now, spec)])
+        image, now = await self._pinned(spec), now_rfc3339()
+        version = self._version(spec, 1, image)
+        record = Record(spec, 1, now, spec.min_replicas, history=[Kept(1, now, spec, image)])
         await asyncio.to_thread(self._records.save, record)
         function = LocalFunction(self, record, version, None, self._data.function_logs(spec.key))
         self._functions[spec.key] = function
         function.nudge()
         return 1
 
-    async def _update(self, function: LocalFunction, spec: FunctionSpec, rollback_to: int = 0) -> int:
+    async def _update(self, function: LocalFunction, spec: FunctionSpec, image: str, rollback_to: int = 0) -> int:
         old = function.record
-        if spec == old.spec and not old.failure:
+        if (spec, image) == (old.spec, _image_of(old, old.revision)) and not old.failure:
             return old.revision
-        version = self._version(spec, old.revision + 1)
-        new = Kept(version.revision, now_rfc3339(), spec, rollback_to=rollback_to)
+        version = self._version(spec, old.revision + 1, image)
+        new = Kept(version.revision, now_rfc3339(), spec, image, rollback_to=rollback_to)
         replicas = old.replicas and min(max(old.replicas, spec.min_replicas), spec.max_replicas)
         record = msgspec.structs.replace(
             old,
@@ -181,7 +234,7 @@ class LocalProvider:
         async with self._locks.setdefault(key, asyncio.Lock()):
             function = self._find(key)
             kept = find(key, function.record.revisions, number)
-            return await self._update(function, kept.spec, rollback_to=number)
+            return await self._update(function, kept.spec, kept.image, rollback_to=number)
 
     async def remove(self, key: FunctionKey) -> None:
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -250,7 +303,7 @@ class LocalProvider:
             await self._listener(key, route)
 
     def runner(self, version: Version) -> Runner:
-        return self._processes
+        return self._container_runner() if version.image else self._processes
 
     def save_soon(self, record: Record) -> None:
         """Store a record without making anybody wait; what a kill loses is only how many replicas had been woken."""
@@ -277,6 +330,11 @@ class LocalProvider:
             self._launcher.forget(function.key)
         else:
             successor.nudge()  # it may wait for the connections
+
+
+def _image_of(record: Record, revision: int) -> str:
+    """What the image of this revision meant; empty where it runs as processes."""
+    return next((kept.image for kept in record.revisions if kept.number == revision), "")
 
 
 def _lost(record: Record) -> Version:

@@ -5,7 +5,7 @@ A runner tells the replica's owner what becomes of it, and forgets it when it ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Owner(Protocol):
     """The function of a replica, which hears of it by its id."""
 
     key: FunctionKey
+
+    @property
+    def spec(self) -> FunctionSpec:
+        """What its replicas are to be."""
 
     def begun(self, replica: Replica) -> None:
         """Its `start_timeout` runs from now on."""
@@ -77,6 +81,10 @@ class Runner(Protocol):
     def is_up(self) -> bool:
         """Whether replicas can be started now. The owners are nudged when they can again."""
 
+    @property
+    def away(self) -> str:
+        """Why none can be started until somebody mends it; else empty."""
+
     def prepare(self, spec: FunctionSpec) -> None:
         """Lay out what all replicas of a function share. Raises `NotFound` for a secret, `StokerError`, `OSError`."""
 
@@ -91,3 +99,23 @@ class Runner(Protocol):
 
     def describe(self, spec: FunctionSpec) -> str:
         """One line for `describe`: what limits its replicas."""
+
+
+class ContainerRunner(Runner, Protocol):
+    """Runs images of containers. Nothing is asked of the Engine before `open` or `pin`."""
+
+    async def open(self) -> None:
+        """Take over what runs already. Raises `Unavailable` while no Engine answers."""
+
+    def open_in_time(self) -> None:
+        """Open when an Engine answers."""
+
+    async def close(self) -> None:
+        """End all containers: the platform ends."""
+
+    async def pin(self, spec: FunctionSpec) -> str:
+        """The image that the function's tag means now. Raises `BadInput`, `NotFound` (a secret), `Unavailable`."""
+
+
+ContainerRunners = Callable[[Owners], ContainerRunner]
+"""Makes the one that there is, when it is needed."""

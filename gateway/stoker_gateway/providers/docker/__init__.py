@@ -1,0 +1,1 @@
+"""Replicas that are containers of a Docker Engine on this machine."""

@@ -1,0 +1,58 @@
+"""A Docker Engine for one test, which may end it; without rules in the firewall, so that it disturbs no other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from running_platform import wait_for
+
+
+class OwnEngine:
+    """`host` is what `--docker-host` takes. Its containers are on bridges that only this machine reaches."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="stk-engine-", dir="/tmp"))
+        self.host = f"unix://{self._folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> OwnEngine:
+        folders = [f"--{name}={self._folder / name}" for name in ("data-root", "exec-root", "pidfile")]
+        command = [
+            "/usr/sbin/dockerd",
+            "-H",
+            self.host,
+            *folders,
+            "--bridge=none",
+            "--iptables=false",
+            "--ip-masq=false",
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_for(self._answers, "the Engine", 60)
+        return self
+
+    def docker(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["/usr/bin/docker", "-H", self.host, *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+    def _answers(self) -> bool:
+        try:
+            self.docker("version")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """With its containers."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+
+    def delete(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
