@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,10 @@ def test_the_image_says_what_a_function_is(image: str, program: str, host_progra
 def test_an_engine_elsewhere_is_refused(address: str) -> None:
     with pytest.raises(BadInput, match="--docker-host unix:///PATH"):
         Engine(address)
+
+
+def test_who_runs_no_container_loads_nothing_for_them() -> None:
+    code = "import sys, stoker_gateway.control.__main__; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert "stoker_gateway.providers.local.provider" in loaded
+    assert not [name for name in loaded if name.startswith("stoker_gateway.providers.docker")]
