@@ -10,6 +10,7 @@ import click
 
 from stoker_cli.cluster_flags import cluster_options, read_cluster_options
 from stoker_cli.command import Command
+from stoker_cli.endpoint_flags import endpoint_options, read_endpoint_options
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
@@ -28,6 +29,7 @@ can be reached from here, and their secrets its Secrets; with --operator they ar
 \b
   stoker serve
   stoker serve --http 0.0.0.0:80 --https 0.0.0.0:443 --name faas.example.org
+  stoker serve --domain stoker.localhost --owner-rate 100/s
   stoker serve --provider kubernetes --kubeconfig ~/.kube/config
   stoker serve --data-dir /tmp/try --http 127.0.0.1:0 --https 127.0.0.1:0 --ready-file /tmp/ready.json
   curl --cacert "$(stoker serve --print-ca)" https://localhost:8443/function/greet
@@ -102,6 +104,7 @@ def _seconds(text: str, flag: str) -> float:
 )
 @click.option("--drain", default="65s", show_default=True, help="How long running calls may go on at a stop.")
 @click.option("--build-ahead", is_flag=True, help="Keep a builder started: builds begin 0.1 s sooner, for 25 MB.")
+@endpoint_options
 @cluster_options
 @queue_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
@@ -143,7 +146,7 @@ def serve(
         https=https,
         metrics=metrics,
         proxies=proxies or min(4, os.cpu_count() or 1),
-        names=names,
+        endpoints=read_endpoint_options(others, names),
         ready_file=ready_file.absolute() if ready_file else None,
         max_body=_size(max_body, "--max-body"),
         max_waiting=max_waiting,

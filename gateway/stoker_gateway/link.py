@@ -39,6 +39,13 @@ class Count(msgspec.Struct, frozen=True, tag=True):
     question: int
 
 
+class Limits(msgspec.Struct, frozen=True, tag=True):
+    """This proxy's shares of the owners' rates, in calls a second; 0: no limit. `rest` is for owners not named."""
+
+    rest: float
+    owners: dict[str, float]
+
+
 class Ack(msgspec.Struct, frozen=True, tag=True):
     """The table is at this version here."""
 
@@ -63,8 +70,14 @@ class Counted(msgspec.Struct, frozen=True, tag=True):
     reconnects: dict[str, int] = {}
 
 
-ToProxy = Table | Change | Count
-ToControl = Ack | Wake | Counted
+class Demand(msgspec.Struct, frozen=True, tag=True):
+    """How many calls for owners with a limit came to this proxy in the last second. Who sends it gets `Limits`."""
+
+    owners: dict[str, int]
+
+
+ToProxy = Table | Change | Count | Limits
+ToControl = Ack | Wake | Counted | Demand
 
 _encoder = msgspec.json.Encoder()
 decode_for_proxy = msgspec.json.Decoder(ToProxy).decode

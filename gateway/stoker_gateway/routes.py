@@ -11,8 +11,13 @@ from typing import Final
 
 import msgspec
 
+from stoker_sdk.origin import ORIGIN_ANNOTATIONS, OWNER
+
 IDEMPOTENT: Final = "stoker.dev/idempotent"
+ROUTES: Final = "stoker.dev/routes"
+VISIBILITY: Final = "stoker.dev/visibility"
 _QUEUE_ANNOTATIONS: Final = ("stoker.dev/retries", "stoker.dev/result", IDEMPOTENT, "com.openfaas.retry.")
+_PASSED_ON: Final = (*_QUEUE_ANNOTATIONS, *ORIGIN_ANNOTATIONS, ROUTES, VISIBILITY)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -30,12 +35,30 @@ class Loss(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Endpoint(msgspec.Struct, frozen=True):
+    """One public address: a host in lower case without a port (`*.` stands for one label), and a path's beginning.
+
+    `path` is empty or begins with a slash, and ends with none; it covers whole segments. `strips`: the function gets
+    the rest of the path. No methods means all.
+    """
+
+    host: str
+    path: str
+    methods: list[str] = []
+    strips: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.host}{self.path}/"
+
+
 class Route(msgspec.Struct, frozen=True):
     """One function. `key` is `NAME.NAMESPACE`; `timeout` is in seconds; `concurrency` is per replica, 0 no limit.
 
     `targets` is empty while no replica is ready: calls then wait for a wake. `failure` is set when the function
     cannot start at all, so that waiting calls are told the reason at once instead of at their deadline; `failure_code`
-    is its code. `annotations` are those that say how stored calls are repeated, and what is kept of calls.
+    is its code. `annotations` are those that say how stored calls are repeated, what is kept of calls, and who may
+    call. `created_at` is when the function was first deployed. `endpoints` are its public addresses, which control
+    adds when it has settled who has them.
     """
 
     key: str
@@ -46,8 +69,24 @@ class Route(msgspec.Struct, frozen=True):
     failure_code: str = "cannot-start"
     losses: list[Loss] = []
     annotations: dict[str, str] = {}
+    created_at: str = ""
+    endpoints: list[Endpoint] = []
+
+    @property
+    def is_private(self) -> bool:
+        return is_private(self.annotations)
+
+    @property
+    def owner(self) -> str:
+        """In lower case; empty for a function that nobody owns."""
+        return self.annotations.get(OWNER, "").lower()
 
 
-def queue_annotations(annotations: Mapping[str, str] | None) -> dict[str, str]:
-    """Those of a function that workers and proxies read."""
-    return {name: text for name, text in (annotations or {}).items() if name.startswith(_QUEUE_ANNOTATIONS)}
+def route_annotations(annotations: Mapping[str, str] | None) -> dict[str, str]:
+    """Those of a function that workers, proxies and the table of endpoints read."""
+    return {name: text for name, text in (annotations or {}).items() if name.startswith(_PASSED_ON)}
+
+
+def is_private(annotations: Mapping[str, str]) -> bool:
+    """Anything but `public` keeps strangers out: a misspelt word must not open a function."""
+    return annotations.get(VISIBILITY, "").lower() not in ("", "public")

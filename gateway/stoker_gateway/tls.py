@@ -8,6 +8,7 @@ or when the names change. Files of a folder: `ca.pem` and `server.pem` (mode 064
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,21 @@ def ensure_certificates(folder: Path, names: Sequence[str], now: datetime | None
             "Start as the user who owns the data folder"
         ) from error
     return Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+
+
+def check_pair(chain: Path, key: Path) -> None:
+    """Raise `StokerError` unless the two files are a certificate chain and its key, and it has not ended."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chain, key, password=_no_password)
+        certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise StokerError(f"{chain} and {key} are no certificate with its key: {error}") from error
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        raise StokerError(f"the certificate in {chain} ended at {certificate.not_valid_after_utc:%Y-%m-%d}: renew it")
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: give one without a password")
 
 
 def _ensure_ca(folder: Path, now: datetime) -> _Pair:

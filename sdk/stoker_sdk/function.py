@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker_sdk.addresses import check_visibility
 from stoker_sdk.errors import BadInput
 from stoker_sdk.faults import Fault
 from stoker_sdk.keeping import check_idempotent, check_keep
@@ -193,6 +194,7 @@ class FunctionSpec(msgspec.Struct, omit_defaults=True, frozen=True, rename="came
                 raise BadInput(f"environment variable {key!r} holds a NUL character, which no process can be given")
         for name in self.secrets or []:
             check_secret_name(name)
+        check_visibility(self.setting("visibility"))
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -248,7 +250,8 @@ class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel")
 
     `state` is deploying, ready, failed (the revision before serves on, where there is one) or zero (scaled to zero).
     `message` says why it failed, in one or two lines, and `code` the same as `X-Stoker-Error` does; `output` holds the
-    last lines that the replica printed. `faults` are the latest of each kind that calls met, the newest first.
+    last lines that the replica printed. `faults` are the latest of each kind that calls met, the newest first. `urls`
+    are the public addresses that the function has, its own first; `refused_urls` say which it does not have, and why.
 
     `rollback_to` is the revision that is put back if a failed one does not get ready after all (0: it stays failed, and
     nothing more happens); once that is done, `rolled_back` tells of it until the next deploy.
@@ -267,6 +270,8 @@ class Condition(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel")
     rollback_to: int = 0
     rolled_back: RolledBack | None = None
     instances: list[Instance] = []
+    urls: list[str] = []
+    refused_urls: list[str] = []
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):

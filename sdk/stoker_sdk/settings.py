@@ -1,9 +1,9 @@
 """The settings of a function that are ours: their keys in stack.yml, and how they travel.
 
-`timeout`, `start_timeout`, `deploy_deadline`, `concurrency`, `connections`, `result` and `idempotent` are annotations
-with the text that was written; `schedule`, `routes` and `retries` are annotations with JSON in one fixed shape,
-whatever short form the stack used; `scale` becomes the labels that the contract has for it (section 6.1), so that every
-client sees the same truth in the same place.
+`timeout`, `start_timeout`, `deploy_deadline`, `concurrency`, `connections`, `result`, `idempotent` and `visibility`
+are annotations with the text that was written; `schedule`, `routes` and `retries` are annotations with JSON in one
+fixed shape, whatever short form the stack used; `scale` becomes the labels that the contract has for it (section 6.1),
+so that every client sees the same truth in the same place.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from stoker_sdk.addresses import METHODS, AskedRoute, check_route, check_visibility
 from stoker_sdk.document import Value
 from stoker_sdk.errors import BadInput
 from stoker_sdk.keeping import check_idempotent, check_keep
-from stoker_sdk.names import check_label, check_path
+from stoker_sdk.names import check_label
 from stoker_sdk.probes import check_deploy_deadline, check_start_timeout
 from stoker_sdk.schedule import MAX_SCHEDULES, SCHEDULE_CHECKS, SCHEDULE_KEYS, Schedule, check_schedule
 from stoker_sdk.units import parse_duration
@@ -32,26 +33,17 @@ SETTINGS = (
     "retries",
     "result",
     "idempotent",
+    "visibility",
 )
 """Keys of a function that travel as annotations, so that other clients carry them untouched."""
 
 SCALE_KEYS = ("min", "max", "target", "type", "target-proportion", "zero", "zero-duration", "factor", "down-window")
 SCALE_LABEL = "com.openfaas.scale."
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_REASONS = ("error", "timeout", "connect", "4xx", "5xx")
 MAX_ENTRIES = MAX_SCHEDULES
 """Schedules or routes of one function."""
 
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-
-
-class Route(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One public address: a host, a path's beginning, or both. No methods means all."""
-
-    host: str = ""
-    path: str = ""
-    methods: list[str] = []
 
 
 class Retries(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -109,15 +101,15 @@ def _routes(value: Value) -> str:
     return _json([_route(item) for item in _one_or_many(value)])
 
 
-def _route(value: Value) -> Route:
+def _route(value: Value) -> AskedRoute:
     if not value.is_mapping:
         host, slash, rest = value.text().partition("/")
-        route = Route(host.lower(), slash + rest)
+        route = AskedRoute(host.lower(), slash + rest)
     else:
         keys = value.known_entries(("host", "path", "methods"))
         texts = {key: entry.text() for key, entry in keys.items() if key != "methods"}
         methods = [_method(item) for item in keys["methods"].items()] if "methods" in keys else []
-        route = Route(texts.get("host", "").lower(), texts.get("path", ""), methods)
+        route = AskedRoute(texts.get("host", "").lower(), texts.get("path", ""), methods)
     value.checked(lambda: check_route(route))
     return route
 
@@ -160,15 +152,6 @@ def _one_or_many(value: Value) -> list[Value]:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def check_route(route: Route) -> None:
-    if not route.host and not route.path:
-        raise BadInput("a route needs a host, a path, or both")
-    if route.host and (len(route.host) > 253 or not _HOST.fullmatch(route.host)):
-        raise BadInput(f"host {route.host[:60]!r} is not a host name: write it without scheme and port")
-    if route.path:
-        check_path(route.path)
 
 
 def _check_timeout(text: str) -> None:
@@ -231,4 +214,5 @@ _READERS: dict[str, Callable[[Value], str]] = {
     "retries": _retries,
     "result": _checked_text(check_keep),
     "idempotent": _checked_text(check_idempotent),
+    "visibility": _checked_text(check_visibility),
 }

@@ -10,7 +10,7 @@ from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.queue import kept, keys
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer, block_of, fields_of, result_seconds
 from stoker_gateway.queue.keys import Claim, check_key, key_token, keys_of, request_digest
-from stoker_gateway.routes import Route, queue_annotations
+from stoker_gateway.routes import Route, route_annotations
 from stoker_sdk.errors import BadInput
 from stoker_sdk.keeping import check_idempotent, check_keep
 
@@ -115,7 +115,7 @@ def test_only_true_and_false_are_idempotent() -> None:
 
 def test_the_settings_reach_workers_and_proxies_and_bad_ones_count_as_not_there() -> None:
     written = {"stoker.dev/result": "2h", "stoker.dev/idempotent": "true", "other": "x"}
-    annotations = queue_annotations(written)
+    annotations = route_annotations(written)
     assert annotations == {"stoker.dev/result": "2h", "stoker.dev/idempotent": "true"}
     assert result_seconds(annotations) == 7200 and result_seconds({"stoker.dev/result": "soon"}) == 0
     entry = Entry("f.openfaas-fn")

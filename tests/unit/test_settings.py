@@ -8,10 +8,11 @@ import re
 import msgspec
 import pytest
 
+from stoker_sdk.addresses import AskedRoute
 from stoker_sdk.deployment import function_spec
 from stoker_sdk.errors import BadInput
 from stoker_sdk.schedule import check_cron
-from stoker_sdk.settings import Retries, Route, Schedule
+from stoker_sdk.settings import Retries, Schedule
 from stoker_sdk.stack import StackFunction, parse_stack
 
 
@@ -65,8 +66,8 @@ def test_retries_travel_in_one_shape() -> None:
 
 
 def test_routes_travel_in_one_shape() -> None:
-    found = msgspec.json.decode(one("routes: {host: A.example.org}").settings["routes"], type=list[Route])
-    assert found == [Route("a.example.org")]
+    found = msgspec.json.decode(one("routes: {host: A.example.org}").settings["routes"], type=list[AskedRoute])
+    assert found == [AskedRoute("a.example.org")]
 
 
 def test_settings_reach_the_gateway_as_annotations_and_scale_as_the_labels_of_the_contract() -> None:

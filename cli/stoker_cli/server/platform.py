@@ -16,13 +16,14 @@ from pathlib import Path
 import msgspec
 
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
+from stoker_cli.endpoint_flags import EndpointOptions
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
 from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
 from stoker_cli.server.supervisor import Child, Supervisor
 from stoker_gateway.providers.kubernetes.settings import ClusterSettings
 from stoker_gateway.providers.local.launch import RunDir
-from stoker_gateway.tls import Certificates, ensure_certificates
+from stoker_gateway.tls import Certificates, check_pair, ensure_certificates
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.files import write_whole
 
@@ -43,7 +44,6 @@ class ServeOptions:
     https: tuple[str, int]
     metrics: tuple[str, int]
     proxies: int
-    names: tuple[str, ...]
     ready_file: Path | None
     max_body: int
     max_waiting: int
@@ -56,6 +56,7 @@ class ServeOptions:
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
     cluster: ClusterSettings | None = None
     """Where functions run, if not on this machine."""
+    endpoints: EndpointOptions = field(default_factory=EndpointOptions)
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -88,13 +89,14 @@ def _start(
     http = listen(options.http, options.proxies, "--http")
     https = listen(options.https, options.proxies, "--https")
     interpreter = prepare_interpreter(options.data.path) if options.cluster is None else None
-    certificates = ensure_certificates(options.data.tls, options.names)
+    certificates = _certificates(options)
     if interpreter is not None:
         supervisor.start(_fork_server(run, interpreter, environment))
     broker = prepare_queue(options.queue, options.data, run)
     if broker is not None and not supervisor.stopping:
         supervisor.start(broker_child(broker, environment))
-    control = supervisor.start(_control(options, run, interpreter, environment))
+    port = options.endpoints.port or int(https[0].getsockname()[1])
+    control = supervisor.start(_control(options, run, interpreter, port, environment))
     for number in range(options.proxies):
         if not supervisor.stopping:
             # The descriptors are ours for good: a proxy that is started again inherits them once more.
@@ -129,9 +131,24 @@ def _fork_server(run: RunDir, interpreter: Interpreter, environment: Mapping[str
     )
 
 
+def _certificates(options: ServeOptions) -> Certificates:
+    """Ours for every name, unless the user has one."""
+    ours = ensure_certificates(options.data.tls, options.endpoints.certificate_names)
+    if options.endpoints.certificate is None:
+        return ours
+    chain, key = options.endpoints.certificate
+    check_pair(chain, key)
+    return Certificates(ours.ca, chain, key)
+
+
 def _control(
-    options: ServeOptions, run: RunDir, interpreter: Interpreter | None, environment: Mapping[str, str]
+    options: ServeOptions,
+    run: RunDir,
+    interpreter: Interpreter | None,
+    https_port: int,
+    environment: Mapping[str, str],
 ) -> Child:
+    endpoints = options.endpoints
     build = [sys.executable, "-P", "-m", "stoker_builder", "--data-dir", str(options.data.path)]
     if options.first_id:
         build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
@@ -149,6 +166,13 @@ def _control(
         "build_ahead": options.build_ahead,
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
         "own_broker": options.queue.own is not None,
+        "hosts": {
+            "domain": endpoints.domain,
+            "port": https_port,
+            "own_hosts": endpoints.own_hosts,
+            "route_hosts": endpoints.route_hosts,
+        },
+        "rates": {"rest": endpoints.rate, "file": str(endpoints.rates_file or "")},
     }
 
     def command(ready: int) -> list[str]:
@@ -181,6 +205,9 @@ def _proxy(
         "max_async_body": options.queue.max_body,
         "idempotency_window": options.queue.idempotency_window,
         "broker_folder": str(options.data.queue) if options.queue.enabled and options.queue.own is None else "",
+        "domain": options.endpoints.domain,
+        "own_hosts": options.endpoints.own_hosts,
+        "inside": options.endpoints.inside,
     }
 
     def command(ready: int) -> list[str]:
@@ -193,6 +220,8 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     data = options.data
     print(f"stoker: serving on {addresses['http']} and {addresses['https']}")
     print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
+    if options.endpoints.domain:
+        print(f"stoker: owners' functions are at https://OWNER.{options.endpoints.domain}/FUNCTION")
     if options.queue.enabled:
         print(f"stoker: async calls are kept {options.queue.where(data)}, {options.queue.workers} worker(s)")
     if options.cluster is not None:

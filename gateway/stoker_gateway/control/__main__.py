@@ -27,8 +27,10 @@ from stoker_gateway.control.call_metrics import CallMetrics
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
 from stoker_gateway.control.namespaces import empty_namespace
+from stoker_gateway.control.owner_limits import OwnerLimits, RateSettings
 from stoker_gateway.control.proxies import Proxies
 from stoker_gateway.control.schedules import make_scheduler, running
+from stoker_gateway.endpoints import Endpoints, HostPolicy
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.providers.kubernetes.settings import ClusterSettings
@@ -68,6 +70,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     own_broker: bool = False
     cluster: ClusterSettings | None = None
     """Where functions run, if not on this machine."""
+    hosts: HostPolicy = HostPolicy()
+    rates: RateSettings = RateSettings()
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -82,7 +86,7 @@ async def serve(settings: ControlSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     provider, secrets = await _make_provider(settings, data, run)
-    proxies = Proxies(provider.wake)
+    proxies = Proxies(provider.wake, Endpoints(settings.hosts), OwnerLimits(settings.rates))
     await provider.start(proxies.route_changed)
     await proxies.listen(str(run.table_socket))
     config = ControlConfig(
@@ -96,7 +100,7 @@ async def serve(settings: ControlSettings) -> None:
     calls = _stored_calls(settings, data, run)
     if calls is not None:
         await calls.start()
-    app = make_app(config, provider, secrets, namespaces, proxies, calls)
+    app = make_app(config, provider, secrets, namespaces, proxies, calls, proxies.endpoints)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     scheduler = make_scheduler(provider, namespaces, calls) if calls is not None else None
     call_metrics = CallMetrics(proxies, calls, scheduler.missed) if calls and scheduler else None

@@ -31,6 +31,7 @@ from stoker_gateway.control.keys import (
     CALLS,
     CONFIG,
     COUNTERS,
+    ENDPOINTS,
     NAMESPACES,
     PROVIDER,
     SECRETS,
@@ -39,6 +40,7 @@ from stoker_gateway.control.keys import (
 )
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
+from stoker_gateway.endpoints import Endpoints, HostPolicy
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.queue.calls import StoredCalls
@@ -74,8 +76,9 @@ def make_app(
     namespace_store: NamespaceStore,
     counters: Counters,
     stored_calls: StoredCalls | None = None,
+    endpoints: Endpoints | None = None,
 ) -> web.Application:
-    """The application; `stored_calls` is None where async calls are off.
+    """The application; `stored_calls` is None where async calls are off, `endpoints` where nothing follows the table.
 
     The caller starts and closes the provider, and serves this with `make_runner`.
     """
@@ -89,6 +92,7 @@ def make_app(
     )
     app[CONFIG], app[PROVIDER], app[COUNTERS] = config, provider, counters
     app[CALLS] = stored_calls
+    app[ENDPOINTS] = endpoints or Endpoints(HostPolicy())
     app[SECRETS], app[NAMESPACES] = secret_store, namespace_store
     app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()
     app[BUILD_PLACES] = asyncio.Semaphore(config.builds_at_once)

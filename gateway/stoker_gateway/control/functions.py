@@ -10,7 +10,7 @@ from aiohttp import web
 
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import is_true, last, read_struct
-from stoker_gateway.control.keys import CONFIG, COUNTERS, NAMESPACES, PROVIDER, SECRETS
+from stoker_gateway.control.keys import CONFIG, COUNTERS, ENDPOINTS, NAMESPACES, PROVIDER, SECRETS
 from stoker_gateway.control.namespaces import existing_namespace
 from stoker_gateway.counters import FunctionCounters
 from stoker_sdk.errors import BadInput, StokerError
@@ -29,14 +29,14 @@ async def list_functions(request: web.Request) -> web.Response:
     namespace = existing_namespace(request, last(request, "namespace"))
     counts = await _call_counts(request.app)
     listed = request.app[PROVIDER].list(namespace)
-    return answers.json([_with_count(status, counts) for status in listed])
+    return answers.json([_with_urls(request.app, _with_count(status, counts)) for status in listed])
 
 
 async def describe_function(request: web.Request) -> web.Response:
     status = request.app[PROVIDER].get(key_of_path(request, last(request, "namespace")))
     if not is_true(last(request, "usage")):
         status = msgspec.structs.replace(status, usage=None)
-    return answers.json(await _with_faults(request.app, status))
+    return answers.json(await _with_faults(request.app, _with_urls(request.app, status)))
 
 
 async def create_function(request: web.Request) -> web.Response:
@@ -72,7 +72,8 @@ async def _deploy(request: web.Request, *, create: bool) -> web.Response:
     spec = msgspec.structs.replace(spec, namespace=namespace)
     async with request.app[NAMESPACES].written_in(namespace):
         await check_secrets(request, spec)
-        revision = await request.app[PROVIDER].deploy(spec, create=create)
+        with request.app[ENDPOINTS].reserve(str(spec.key), spec.annotations):
+            revision = await request.app[PROVIDER].deploy(spec, create=create)
     return answers.accepted({REVISION_HEADER: str(revision)})
 
 
@@ -109,6 +110,17 @@ async def _with_faults(app: web.Application, status: FunctionStatus) -> Function
 
 def _explained(fault: Fault) -> Fault:
     return msgspec.structs.replace(fault, message=fault.message or FIXES.get(fault.code, ""))
+
+
+def _with_urls(app: web.Application, status: FunctionStatus) -> FunctionStatus:
+    """With its public addresses."""
+    key, endpoints = f"{status.name}.{status.namespace}", app[ENDPOINTS]
+    urls, refused = endpoints.urls(key), endpoints.refused(key)
+    if status.stoker is None or not (urls or refused):
+        return status
+    return msgspec.structs.replace(
+        status, stoker=msgspec.structs.replace(status.stoker, urls=urls, refused_urls=refused)
+    )
 
 
 def _with_count(status: FunctionStatus, counts: dict[str, int]) -> FunctionStatus:

@@ -9,6 +9,7 @@ from aiohttp import web
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.traffic import Traffic
 from stoker_gateway.counters import Counters
+from stoker_gateway.endpoints import Endpoints
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.queue.calls import StoredCalls
@@ -19,6 +20,7 @@ PROVIDER: web.AppKey[Provider] = web.AppKey("provider")
 SECRETS: web.AppKey[Secrets] = web.AppKey("secrets")
 NAMESPACES: web.AppKey[NamespaceStore] = web.AppKey("namespaces", NamespaceStore)
 COUNTERS: web.AppKey[Counters] = web.AppKey("counters")
+ENDPOINTS: web.AppKey[Endpoints] = web.AppKey("endpoints", Endpoints)
 TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)
 BUILD_PLACES: web.AppKey[asyncio.Semaphore] = web.AppKey("build places", asyncio.Semaphore)
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)

@@ -9,17 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import chain, count
 from typing import Any
 
+import msgspec
+
+from stoker_gateway.control.owner_limits import STEP_SECONDS, OwnerLimits, RateSettings
 from stoker_gateway.counters import FunctionCounters, add_up
+from stoker_gateway.endpoints import Endpoints, HostPolicy
 from stoker_gateway.link import (
     MAX_LINE,
     Ack,
     Change,
     Count,
     Counted,
+    Demand,
+    Limits,
     Table,
     ToProxy,
     Wake,
@@ -44,16 +50,29 @@ class _Connection:
         self.acknowledged = 0
         self.counted = Counted(0, [])
         self.question = 0
+        self.demand: Mapping[str, int] | None = None  # None: it is no proxy, or has not said so yet
+        self.limits: Limits | None = None
 
     def send(self, message: ToProxy) -> None:
         self.writer.write(encode(message))
 
 
 class Proxies:
-    """All connected proxies as one. Implements `Counters`; `route_changed` is the provider's listener."""
+    """All connected proxies as one. Implements `Counters`; `route_changed` is the provider's listener.
 
-    def __init__(self, wake: Callable[[FunctionKey], Coroutine[Any, Any, None]]) -> None:
+    `endpoints` settles the public addresses, `limits` the owners' rates.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[FunctionKey], Coroutine[Any, Any, None]],
+        endpoints: Endpoints | None = None,
+        limits: OwnerLimits | None = None,
+    ) -> None:
         self._wake = wake
+        self.endpoints = endpoints or Endpoints(HostPolicy())
+        self._limits = limits or OwnerLimits(RateSettings())
+        self._dealing: asyncio.Task[None] | None = None
         self._routes: dict[str, Route] = {}
         self._version = 0
         self._connections: set[_Connection] = set()
@@ -70,18 +89,23 @@ class Proxies:
             self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_LINE)
         finally:
             os.umask(old_mask)
+        self._dealing = asyncio.get_running_loop().create_task(self._deal(), name="owners' rates")
 
     async def route_changed(self, key: FunctionKey, route: Route | None) -> None:
         """Tell every proxy, and return when all have taken the change over."""
         text = str(key)
         if route is None:
             self._routes.pop(text, None)
+            others = self.endpoints.remove(text)
         else:
             self._routes[text] = route
-        self._version += 1
+            others = self.endpoints.put(text, route.annotations, route.created_at)
+        # Another function may have got or lost an address by this: it is told after whoever left it.
+        for changed in [text, *sorted(others - {text})]:
+            self._version += 1
+            for connection in self._connections:
+                connection.send(Change(self._version, changed, self._published(changed)))
         version = self._version
-        for connection in self._connections:
-            connection.send(Change(version, text, route))
         try:
             async with asyncio.timeout(_ACK_SECONDS), self._progress:
                 await self._progress.wait_for(
@@ -89,6 +113,28 @@ class Proxies:
                 )
         except TimeoutError:
             log.warning("a proxy did not take over table version %d within %g s", version, _ACK_SECONDS)
+
+    def _published(self, key: str) -> Route | None:
+        """The route with the addresses that its function has."""
+        route = self._routes.get(key)
+        if route is None or not (held := self.endpoints.held(key)):
+            return route
+        return msgspec.structs.replace(route, endpoints=held)
+
+    async def _deal(self) -> None:
+        """Deal the owners' rates, for as long as there are proxies."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            self._limits.refresh()
+            self._send_limits()
+
+    def _send_limits(self) -> None:
+        proxies = [connection for connection in self._connections if connection.demand is not None]
+        dealt = self._limits.deal(connection.demand or {} for connection in proxies)
+        for connection, limits in zip(proxies, dealt, strict=True):
+            if limits != connection.limits:
+                connection.limits = limits
+                connection.send(limits)
 
     async def totals(self) -> list[FunctionCounters]:
         """The sum over all proxies, gone ones included. One that does not answer counts as it last did."""
@@ -118,6 +164,8 @@ class Proxies:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._dealing is not None:
+            self._dealing.cancel()
         for connection in list(self._connections):
             connection.writer.close()
         for task in self._wakes:
@@ -125,7 +173,7 @@ class Proxies:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer)
-        connection.send(Table(self._version, list(self._routes.values())))
+        connection.send(Table(self._version, [route for key in self._routes if (route := self._published(key))]))
         self._connections.add(connection)
         try:
             while line := await reader.readline():
@@ -153,6 +201,10 @@ class Proxies:
         elif isinstance(message, Counted):
             connection.counted = message
             connection.question = max(connection.question, message.question)
+        elif isinstance(message, Demand):
+            begins, connection.demand = connection.demand is None, message.owners
+            if begins:
+                self._send_limits()
         async with self._progress:
             self._progress.notify_all()
 

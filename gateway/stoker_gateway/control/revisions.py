@@ -8,7 +8,7 @@ from aiohttp import web
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import last, read_struct
 from stoker_gateway.control.functions import REVISION_HEADER, check_secrets, key_of_path
-from stoker_gateway.control.keys import CONFIG, NAMESPACES, PROVIDER
+from stoker_gateway.control.keys import CONFIG, ENDPOINTS, NAMESPACES, PROVIDER
 from stoker_gateway.revisions import earlier, find, listed
 from stoker_sdk.errors import BadInput
 from stoker_sdk.function import Condition
@@ -33,7 +33,8 @@ async def roll_back(request: web.Request) -> web.Response:
         try:
             kept.spec.check()
             await check_secrets(request, kept.spec)
-            number = await provider.rollback(key, kept.number)
+            with request.app[ENDPOINTS].reserve(str(key), kept.spec.annotations):
+                number = await provider.rollback(key, kept.number)
         except BadInput as error:
             raise BadInput(f"revision {kept.number} cannot be put live again: {error}") from error
     answer = msgspec.json.encode(Rollback(number, kept.number))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.revisions import Kept, extended, find
-from stoker_gateway.routes import Route, Target, queue_annotations
+from stoker_gateway.routes import Route, Target, route_annotations
 from stoker_sdk.errors import BadInput, Conflict, NotFound
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, Instance
 from stoker_sdk.names import FunctionKey
@@ -194,8 +194,16 @@ class MemoryProvider:
     def _route(self, function: _Function) -> Route:
         spec = function.spec
         targets = [Target(instance, self._address(instance)) for instance in function.healthy]
-        failure, annotations = "" if targets else function.failure, queue_annotations(spec.annotations)
-        return Route(str(spec.key), spec.timeout, spec.concurrency, targets, failure, annotations=annotations)
+        failure, annotations = "" if targets else function.failure, route_annotations(spec.annotations)
+        return Route(
+            str(spec.key),
+            spec.timeout,
+            spec.concurrency,
+            targets,
+            failure,
+            annotations=annotations,
+            created_at=function.created_at,
+        )
 
     async def _tell_followers(self) -> None:
         async with self._printed:

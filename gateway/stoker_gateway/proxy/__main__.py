@@ -22,8 +22,21 @@ import msgspec
 import uvloop
 
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
-from stoker_gateway.link import Ack, Change, Count, Counted, Table, Wake, decode_for_proxy, encode
+from stoker_gateway.link import (
+    Ack,
+    Count,
+    Counted,
+    Demand,
+    Limits,
+    Table,
+    ToProxy,
+    Wake,
+    decode_for_proxy,
+    encode,
+)
 from stoker_gateway.proxy.enqueue import WINDOW, Enqueue
+from stoker_gateway.proxy.guard import Inside
+from stoker_gateway.proxy.hosts import Hosts
 from stoker_gateway.proxy.proxy import Proxy
 from stoker_gateway.queue.stored import MAX_BODY
 from stoker_sdk.processes import die_with_parent, say_ready
@@ -38,7 +51,8 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     """What the supervisor tells a proxy. Sockets are file descriptors that the process inherits.
 
     `worker_socket` is where workers of this machine call functions; `broker_file` is empty without a broker, and
-    `broker_folder` without one of ours.
+    `broker_folder` without one of ours. Under `domain` owners have hosts, but for the gateway's `own_hosts`; clients
+    at the networks `inside` may call private functions.
     """
 
     number: int
@@ -57,6 +71,9 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     max_async_body: int = MAX_BODY
     idempotency_window: float = WINDOW
     broker_folder: str = ""
+    domain: str = ""
+    own_hosts: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
 
 
 class ControlLink:
@@ -68,6 +85,7 @@ class ControlLink:
         self.proxy: Proxy | None = None
         self.loaded = asyncio.Event()
         self._counted = (0, 0)
+        self._demanded: dict[str, int] = {}
 
     def wake(self, key: str) -> None:
         if self._writer is not None:
@@ -78,6 +96,7 @@ class ControlLink:
         while True:
             try:
                 reader, self._writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINK_LINE)
+                self._writer.write(encode(Demand({})))
                 await self._follow(reader)
             except (OSError, asyncio.IncompleteReadError, ValueError) as error:
                 log.debug("table link: %s", error)
@@ -94,18 +113,25 @@ class ControlLink:
             if counted != self._counted:
                 self._counted = counted
                 self._writer.write(encode(_counted(0, proxy)))
+            demand = proxy.rates.demand()
+            if demand or self._demanded:
+                self._demanded = demand
+                self._writer.write(encode(Demand(demand)))
         asyncio.get_running_loop().call_later(_COUNTERS_SECONDS, self.send_counters)
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             self._take(decode_for_proxy(line))
 
-    def _take(self, message: Table | Change | Count) -> None:
+    def _take(self, message: ToProxy) -> None:
         proxy, writer = self.proxy, self._writer
         if proxy is None or writer is None:
             return
         if isinstance(message, Count):
             writer.write(encode(_counted(message.question, proxy)))
+            return
+        if isinstance(message, Limits):
+            proxy.rates.set(message)
             return
         if isinstance(message, Table):
             proxy.replace_table(message.routes)
@@ -141,6 +167,8 @@ async def serve(config: ProxyConfig) -> None:
         max_body=config.max_body,
         max_waiting=config.max_waiting,
         enqueue=enqueue,
+        hosts=Hosts(config.domain, config.own_hosts),
+        inside=Inside(config.inside),
     )
     following = loop.create_task(link.run(), name="table link")
     stop = asyncio.Event()

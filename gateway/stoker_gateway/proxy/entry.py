@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from stoker_gateway.counters import BUCKETS, MAX_FAULTS, FunctionCounters, Timings
-from stoker_gateway.routes import IDEMPOTENT, Loss, Route
+from stoker_gateway.routes import IDEMPOTENT, Endpoint, Loss, Route
 from stoker_sdk.faults import Fault
 from stoker_sdk.units import format_rfc3339
 
@@ -42,13 +42,17 @@ class Entry:
         "calls",
         "codes",
         "concurrency",
+        "endpoints",
         "failure",
         "failure_code",
         "faults",
+        "guarded",
         "idempotent",
         "inflight",
         "key",
         "losses",
+        "owner",
+        "private",
         "removed",
         "serving",
         "shortened",
@@ -67,6 +71,10 @@ class Entry:
         self.failure = ""
         self.failure_code = ""
         self.idempotent = False
+        self.private = False
+        self.owner = ""
+        self.guarded = False  # it matters who calls, for one of the two above
+        self.endpoints: list[Endpoint] = []
         self.targets: list[ReplicaTarget] = []
         self.waiting: deque[Call] = deque()
         # Insertion order is deadline order, since all calls of a function have the same timeout; `shortened` tells
@@ -98,6 +106,9 @@ class Entry:
         self.failure = route.failure
         self.failure_code = route.failure_code
         self.idempotent = route.annotations.get(IDEMPOTENT, "").lower() == "true"
+        self.private = route.is_private
+        self.owner = route.owner
+        self.guarded = self.private or self.owner != ""
         for loss in route.losses:
             self._remember(loss)
         self.targets = [

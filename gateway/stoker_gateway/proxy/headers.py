@@ -161,8 +161,10 @@ def _kind(known: dict[bytes, int], name: bytes) -> int:
     return kind
 
 
-def error_block(proxy: Proxy, side: str, code: str, call_id: bytes, *, retry: bool) -> bytes:
-    """The headers of an answer of our own. `side` says whose fault it is: platform, function or client."""
+def error_block(proxy: Proxy, side: str, code: str, call_id: bytes, *, retry: int) -> bytes:
+    """The headers of an answer of our own. `side` says whose fault it is: platform, function or client; `retry` is
+    after how many seconds the client may come again, 0 for never.
+    """
     lines = [
         b"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n",
         b"X-Stoker-Error: %b; %b\r\n" % (side.encode(), code.encode()),
@@ -173,7 +175,7 @@ def error_block(proxy: Proxy, side: str, code: str, call_id: bytes, *, retry: bo
     if call_id:
         lines.append(b"X-Call-Id: %b\r\n" % call_id)
     if retry:
-        lines.append(b"Retry-After: 1\r\n")
+        lines.append(b"Retry-After: %d\r\n" % retry)
     return b"".join(lines)
 
 

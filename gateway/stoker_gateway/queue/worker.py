@@ -24,7 +24,7 @@ import msgspec
 import uvloop
 
 from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
-from stoker_gateway.link import Ack, Change, Counted, Table, decode_for_proxy, encode
+from stoker_gateway.link import Ack, Change, Count, Counted, Table, decode_for_proxy, encode
 from stoker_gateway.queue import outcomes
 from stoker_gateway.queue.callback_queue import CallbackQueue
 from stoker_gateway.queue.connection import connect
@@ -339,7 +339,7 @@ class Worker:
         elif isinstance(message, Change):
             self._put(message.key, message.route)
             writer.write(encode(Ack(message.version)))
-        else:
+        elif isinstance(message, Count):
             writer.write(encode(self._counted(message.question)))
 
     def _put(self, key: str, route: Route | None) -> None:

@@ -22,7 +22,7 @@ from stoker_gateway.providers.kubernetes.objects import Deployment, Metadata
 from stoker_gateway.providers.kubernetes.pods import Replica, Trouble, number, targets_of
 from stoker_gateway.providers.text import one_line
 from stoker_gateway.revisions import Kept
-from stoker_gateway.routes import Route, queue_annotations
+from stoker_gateway.routes import Route, route_annotations
 from stoker_sdk.function import Condition, FunctionSpec, FunctionStatus, RolledBack
 from stoker_sdk.units import format_duration
 
@@ -134,8 +134,15 @@ class Standing:
 
     def route(self) -> Route:
         spec, targets = self.stored.spec, targets_of(self.replicas)
-        annotations = queue_annotations(spec.annotations)
-        route = Route(str(spec.key), spec.timeout, spec.concurrency, targets, annotations=annotations)
+        annotations = route_annotations(spec.annotations)
+        route = Route(
+            str(spec.key),
+            spec.timeout,
+            spec.concurrency,
+            targets,
+            annotations=annotations,
+            created_at=self.stored.created_at,
+        )
         if targets or self.state != "failed" or self.trouble is None:
             return route
         return msgspec.structs.replace(route, failure=self.trouble.message, failure_code=self.trouble.code)

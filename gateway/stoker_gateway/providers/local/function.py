@@ -23,7 +23,7 @@ from stoker_gateway.providers.local.plan import Replica, Version, next_delay, pl
 from stoker_gateway.providers.local.records import Record
 from stoker_gateway.providers.local.runner import Found, Runner
 from stoker_gateway.providers.local.standing import Standing
-from stoker_gateway.routes import Loss, Route, Target, queue_annotations
+from stoker_gateway.routes import Loss, Route, Target, route_annotations
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.faults import FIXES
 from stoker_sdk.function import FunctionSpec, FunctionStatus
@@ -222,8 +222,17 @@ class LocalFunction:
         else:
             failure, code = self._sickness(), "unhealthy"
         code = code if failure else ""
-        annotations = queue_annotations(spec.annotations)
-        return Route(str(self.key), spec.timeout, spec.concurrency, targets, failure, code, annotations=annotations)
+        annotations = route_annotations(spec.annotations)
+        return Route(
+            str(self.key),
+            spec.timeout,
+            spec.concurrency,
+            targets,
+            failure,
+            code,
+            annotations=annotations,
+            created_at=self.record.created_at,
+        )
 
     # Replicas
 
