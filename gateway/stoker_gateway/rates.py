@@ -76,7 +76,7 @@ def read_rates(path: Path, rest: float) -> Rates:
 
 def shares(rate: float, demands: Sequence[float]) -> list[float]:
     """A rate dealt by what each asks for. A part goes evenly to all, so that a proxy which nobody called yet has
-    something; of the rest nobody gets less than an even part that he asks for, and what nobody asks for is dealt evenly.
+    something; of the rest nobody gets less than an even part that it asks for, and what is left is dealt evenly.
     """
     even = rate * _EVEN_PART / len(demands)
     dealt = [0.0] * len(demands)

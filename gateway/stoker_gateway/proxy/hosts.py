@@ -90,7 +90,7 @@ class Hosts:
             pass
         if len(self._spelled) >= _MAX_SPELLINGS:
             self._spelled.clear()
-        host = self._spelled[header] = self._look_up(_PORT.sub(b"", header).lower().removesuffix(b"."))
+        host = self._spelled[header] = self._look_up(_PORT.sub(b"", header).lower().rstrip(b"."))
         return host
 
     def _look_up(self, name: bytes) -> Host | None:
