@@ -67,6 +67,8 @@ def description(status: FunctionStatus, url: str) -> list[Line]:
         ("Image", status.image),
         ("Function process", status.env_process or "<default>"),
         ("URL", url),
+        ("Public URL", _list(status.stoker.urls if status.stoker else None)),
+        ("Refused URL", _list(status.stoker.refused_urls if status.stoker else None)),
         ("Created at", status.created_at),
         ("Environment", _map(status.env_vars)),
         ("Labels", _map(status.labels)),

@@ -26,6 +26,7 @@ class EndpointOptions:
     inside: tuple[str, ...] = _LOOPBACK
     rate: float = 0.0
     rates_file: Path | None = None
+    gateways: int = 1
     certificate: tuple[Path, Path] | None = None
 
     @property
@@ -66,6 +67,9 @@ _OPTIONS = (
         help="Lines OWNER RATE for single owners; read again when it changes.",
     ),
     click.option(
+        "--gateways", type=click.IntRange(1), default=1, show_default=True, help="Among how many the rates are divided."
+    ),
+    click.option(
         "--tls-certificate",
         type=click.Path(path_type=Path),
         help="PEM chain for HTTPS, in place of one by the CA; with --tls-key.",
@@ -100,6 +104,7 @@ def read_endpoint_options(values: Mapping[str, Any], names: tuple[str, ...]) -> 
         inside=(*_LOOPBACK, *map(_network, values["inside"])),
         rate=rate,
         rates_file=rates_file.absolute() if rates_file else None,
+        gateways=values["gateways"],
         certificate=(certificate.absolute(), key.absolute()) if certificate else None,
     )
 

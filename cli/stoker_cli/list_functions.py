@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -42,12 +43,24 @@ def list_functions(
     elif quiet:
         click.echo("".join(f"{function.name}\n" for function in functions), nl=False)
     elif verbose:
-        print_table(
-            ("Function", "Image", "Invocations", "Replicas", "State", "CreatedAt"),
-            list(map(_wide, functions)),
-        )
+        _print(("Function", "Image", "Invocations", "Replicas", "State", "CreatedAt"), _wide, functions)
     else:
-        print_table(("Function", "Invocations", "Replicas"), list(map(_narrow, functions)))
+        _print(("Function", "Invocations", "Replicas"), _narrow, functions)
+
+
+def _print(
+    titles: tuple[str, ...], row: Callable[[FunctionStatus], tuple[str, ...]], functions: list[FunctionStatus]
+) -> None:
+    """With the public URLs, where there are any."""
+    urls = [_url(function) for function in functions]
+    if any(urls):
+        print_table((*titles, "URL"), [(*row(function), url) for function, url in zip(functions, urls, strict=True)])
+    else:
+        print_table(titles, list(map(row, functions)))
+
+
+def _url(function: FunctionStatus) -> str:
+    return function.stoker.urls[0] if function.stoker and function.stoker.urls else ""
 
 
 def in_order(functions: list[FunctionStatus], sort: str) -> list[FunctionStatus]:

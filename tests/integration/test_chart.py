@@ -85,6 +85,14 @@ MOST: dict[str, Any] = {
         "annotations": {"a": "1"},
         "tls": {"enabled": True, "clusterIssuer": "letsencrypt"},
     },
+    "endpoints": {
+        "domain": "example.org",
+        "port": 8443,
+        "routeHosts": ["*.customers.net"],
+        "inside": ["10.1.0.0/16"],
+        "ownerRate": "100/s",
+        "ownerRates": {"alice": "500/s", "bob": "none"},
+    },
     "networkPolicy": {"extraFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}, "dashboards": {"enabled": True}},
 }
@@ -129,6 +137,7 @@ def test_lint_has_nothing_to_say(values: dict[str, Any], version: str) -> None:
         ({"async": {"enabled": False}}, BY_DEFAULT - BROKER),
         ({"networkPolicy": {"enabled": False}}, {key for key in BY_DEFAULT if not key.startswith("NetworkPolicy")}),
         ({"ingress": {"enabled": True, "host": "f.example.org"}}, BY_DEFAULT | {"Ingress/stoker"}),
+        ({"endpoints": {"ownerRates": {"a": "1/s"}}}, BY_DEFAULT | {"ConfigMap/stoker-rates"}),
         ({"metrics": {"serviceMonitor": {"enabled": True}}}, BY_DEFAULT | {"ServiceMonitor/stoker"}),
         ({"metrics": {"dashboards": {"enabled": True}}}, BY_DEFAULT | {"ConfigMap/stoker-dashboards"}),
         (OPERATOR, BY_DEFAULT | {CRD}),
@@ -145,6 +154,7 @@ def test_values_decide_which_objects_there_are(values: dict[str, Any], expected:
     assert set(render(values)) == expected
 
 
+HOSTS = ["functions.example.org", "*.example.org", "*.customers.net"]
 POD = "spec/template/spec/"
 ANYWHERE = [{"operator": "Exists"}]
 
@@ -172,7 +182,8 @@ ANYWHERE = [{"operator": "Exists"}]
         ({"auth": {"existingSecret": "mine"}}, GATEWAY, POD + "volumes/2/secret/secretName", "mine"),
         (MOST, "Service/gateway", "spec/ports/0/nodePort", 31112),
         (MOST, "Ingress/stoker", "metadata/annotations", {"a": "1", "cert-manager.io/cluster-issuer": "letsencrypt"}),
-        (MOST, "Ingress/stoker", "spec/tls", [{"hosts": ["functions.example.org"], "secretName": "stoker-tls"}]),
+        (MOST, "Ingress/stoker", "spec/tls", [{"hosts": HOSTS, "secretName": "stoker-tls"}]),
+        (MOST, "ConfigMap/stoker-rates", "data/owners", "alice 500/s\nbob none\n"),
         (MOST, "Namespace/true", "metadata/annotations/helm.sh~resource-policy", "keep"),
         (MOST, "ResourceQuota/true/stoker", "spec/hard/pods", "100"),
         ({"nats": {"storage": {"size": "50Gi"}}}, NATS,
@@ -196,6 +207,9 @@ def test_a_value_stands_where_it_belongs(values: dict[str, Any], key: str, path:
         ({"gateway": {"proxies": 4, "maxWaiting": 20_000_000}}, {"--proxies=4", "--max-waiting=20000000"}),
         (MOST, {"--function-user=0", "--function-namespace=true", "--callback-allow=10.0.0.0/8", "--workers=2"}),
         (MOST, {"--plain-registry=registry.lan:5000", "--registry-ca=/etc/stoker/registry/ca.crt"}),
+        ({}, {"--name=gateway.openfaas", "--owner-rate=none", "--gateways=1"}),
+        (MOST, {"--domain=example.org:8443", "--name=functions.example.org", "--route-host=*.customers.net"}),
+        (MOST, {"--inside=10.1.0.0/16", "--owner-rate=100/s", "--owner-rates=/etc/stoker/rates/owners"}),
         (OWN_NATS, {"--nats=tls://nats.example.org:4222", "--nats-ca=/etc/stoker/nats-ca/ca.crt"}),
         (own_nats(secret="s", kind="token"), {"--nats-token-file=/etc/stoker/nats/token"}),
         (own_nats(secret="s", kind="creds"), {"--nats-creds=/etc/stoker/nats/creds"}),
@@ -435,6 +449,8 @@ def test_dashboards_ask_for_metrics_that_there_are() -> None:
         ({"nats": {"url": "nats://user:secret@host"}}, "/nats/url"),
         ({"nats": {"storage": {"maxFileStore": "8Gi"}}}, "/nats/storage/maxFileStore"),
         ({"ingress": {"host": "https://x"}}, "/ingress/host"),
+        ({"endpoints": {"domain": "localhost"}}, "/endpoints/domain"),
+        ({"endpoints": {"ownerRate": "100"}}, "/endpoints/ownerRate"),
         ({"registries": {"plain": ["http://r"]}}, "/registries/plain/0"),
         ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
         ({"operator": {"create": True}}, "operator"),

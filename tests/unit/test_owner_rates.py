@@ -60,6 +60,11 @@ def test_limits_are_dealt_to_those_proxies_that_have_the_calls() -> None:
     assert limits.deal([{"alice": 400}, {}]) == [Limits(50.0, {"alice": 98.0}), Limits(50.0, {"alice": 2.0})]
 
 
+def test_gateways_divide_a_rate() -> None:
+    limits = OwnerLimits(RateSettings(100.0, gateways=2))
+    assert limits.deal([{"alice": 400}]) == [Limits(50.0, {"alice": 50.0})]
+
+
 def test_the_file_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "rates"
     file.write_text("alice 10/s\n")

@@ -172,7 +172,11 @@ def _control(
             "own_hosts": endpoints.own_hosts,
             "route_hosts": endpoints.route_hosts,
         },
-        "rates": {"rest": endpoints.rate, "file": str(endpoints.rates_file or "")},
+        "rates": {
+            "rest": endpoints.rate,
+            "file": str(endpoints.rates_file or ""),
+            "gateways": endpoints.gateways,
+        },
     }
 
     def command(ready: int) -> list[str]:

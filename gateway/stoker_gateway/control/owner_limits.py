@@ -18,10 +18,14 @@ STEP_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class RateSettings:
-    """`rest` in calls a second, for owners that the file does not name; `file` is empty where there is none."""
+    """`rest` in calls a second, for owners that the file does not name; `file` is empty where there is none.
+
+    `gateways` have an equal part of each rate: they do not know of each other.
+    """
 
     rest: float = NO_LIMIT
     file: str = ""
+    gateways: int = 1
 
 
 class OwnerLimits:
@@ -31,6 +35,7 @@ class OwnerLimits:
         """Raises `BadInput` for a file that cannot be read."""
         self._path = Path(settings.file) if settings.file else None
         self._rest = settings.rest
+        self._part = 1 / settings.gateways
         self._seen = self._stamp()
         self.rates = read_rates(self._path, settings.rest) if self._path else Rates(settings.rest)
 
@@ -52,11 +57,11 @@ class OwnerLimits:
         asked = list(demands)
         if not asked:
             return []
-        even = 1 / len(asked)
+        even = self._part / len(asked)
         named = [{owner: rate * even for owner, rate in self.rates.owners.items()} for _ in asked]
         for owner in {owner for demand in asked for owner in demand}:
             if rate := self.rates.of(owner):
-                dealt = shares(rate, [demand.get(owner, 0) / STEP_SECONDS for demand in asked])
+                dealt = shares(rate * self._part, [demand.get(owner, 0) / STEP_SECONDS for demand in asked])
                 for limits, share in zip(named, dealt, strict=True):
                     limits[owner] = share
         return [Limits(self.rates.rest * even, limits) for limits in named]
