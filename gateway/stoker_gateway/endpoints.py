@@ -61,7 +61,8 @@ def endpoints_of(key: str, annotations: Mapping[str, str], policy: HostPolicy) -
     if host in policy.own_hosts:
         raise BadInput(f"owner {annotations[OWNER][:80]!r} cannot have the host {host}: it is the gateway's own")
     found = [Endpoint(host, path, strips=True)] if host else []
-    found += [_endpoint(route, host, policy) for route in routes]
+    # Without a domain nobody has a host of his own: what is below it is for another platform, and does no harm here.
+    found += [_endpoint(route, host, policy) for route in routes if route.host or policy.domain]
     places = [(endpoint.host, endpoint.path) for endpoint in found]
     for endpoint, place in zip(found, places, strict=True):
         if places.count(place) > 1:

@@ -107,6 +107,7 @@ def test_hosts_and_paths_that_are_not_the_functions_own_are_refused(host: str, p
 def test_a_route_without_a_host_needs_one_of_the_functions_own() -> None:
     with pytest.raises(BadInput, match="names no host"):
         addresses(routed(("", "/v1")))
+    assert endpoints_of(key("f"), routed(("", "/v1")), HostPolicy()) == []
 
 
 def test_an_owner_who_is_called_like_the_gateway_gets_no_host() -> None:
