@@ -71,7 +71,7 @@ def check_pair(chain: Path, key: Path) -> None:
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(chain, key, password=_no_password)
         certificate = x509.load_pem_x509_certificate(chain.read_bytes())
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except (OSError, ValueError) as error:  # ssl's own is an OSError
         raise StokerError(f"{chain} and {key} are no certificate with its key: {error}") from error
     if certificate.not_valid_after_utc < datetime.now(UTC):
         raise StokerError(f"the certificate in {chain} ended at {certificate.not_valid_after_utc:%Y-%m-%d}: renew it")

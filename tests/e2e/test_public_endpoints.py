@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from running_platform import Answer, Platform, wait_for
 
 from stoker_cli.main import main
+from stoker_gateway.tls import ensure_certificates
 from stoker_sdk.errors import Conflict, StokerError
 
 DOMAIN = "faas.localhost"
@@ -196,8 +198,6 @@ def test_addresses_outlive_control(public: Platform) -> None:
 @pytest.fixture
 def given_certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A pair that another authority signed, as a user would bring it."""
-    from stoker_gateway.tls import ensure_certificates
-
     made = ensure_certificates(tmp_path / "tls", ["*.faas.example.org"])
     yield made.chain, made.key
 
@@ -207,5 +207,24 @@ def test_a_given_certificate_is_shown_to_clients(
 ) -> None:
     chain, key = given_certificate
     platform = make_platform(flags=("--tls-certificate", str(chain), "--tls-key", str(key), "--no-async"))
-    pem = ssl.get_server_certificate(platform.https)
-    assert chain.read_text().startswith(pem.strip())
+    assert shows(platform, chain)
+    other = ensure_certificates(chain.parent.parent / "other", ["*.faas.example.org"])
+    for file, new in ((chain, other.chain), (key, other.key)):
+        file.write_bytes(new.read_bytes())
+    wait_for(lambda: shows(platform, other.chain), "the renewed certificate")
+
+
+def shows(platform: Platform, chain: Path) -> bool:
+    return chain.read_text().startswith(ssl.get_server_certificate(platform.https).strip())
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_once(
+    platform: Platform, given_certificate: tuple[Path, Path]
+) -> None:
+    chain, _ = given_certificate
+    idle = Platform(like=platform)
+    command = idle.command("--tls-certificate", str(chain), "--tls-key", str(chain))
+    done = subprocess.run(command, env=idle.environment, capture_output=True, text=True, timeout=30, check=False)
+    idle.delete()
+    assert done.returncode == 1
+    assert "no certificate with its key" in done.stderr and "Traceback" not in done.stderr

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from stoker_gateway.link import (
     decode_for_proxy,
     encode,
 )
+from stoker_gateway.proxy.certificate import Certificate
 from stoker_gateway.proxy.enqueue import WINDOW, Enqueue
 from stoker_gateway.proxy.guard import Inside
 from stoker_gateway.proxy.hosts import Hosts
@@ -200,14 +200,16 @@ async def _listen(config: ProxyConfig, server: Server) -> list[asyncio.Server]:
         listener = await loop.create_server(server, sock=socket.socket(fileno=fd), backlog=1024)
         listeners.append(listener)
     if config.https_fds:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(config.certificate, config.key)
-        context.set_alpn_protocols(["http/1.1"])
+        certificate = Certificate(config.certificate, config.key)
+        certificate.keep_fresh()
         for fd in config.https_fds:
             sock = socket.socket(fileno=fd)
             listener = await loop.create_server(
-                server, sock=sock, ssl=context, ssl_handshake_timeout=server.limits.header_wait, backlog=1024
+                server,
+                sock=sock,
+                ssl=certificate.context,
+                ssl_handshake_timeout=server.limits.header_wait,
+                backlog=1024,
             )
             listeners.append(listener)
     if config.worker_socket:
