@@ -1,4 +1,4 @@
-"""Which calls a function admits that is private, or whose owner has a rate: asked for those functions alone.
+"""Who is inside, and what is left of owners' rates: asked only for functions that are private or have an owner.
 
 From inside come workers, by their own socket, and clients at the networks that count as inside, unless a header says
 that the call was forwarded. Everything else is from outside, where private functions are not to be seen, and where

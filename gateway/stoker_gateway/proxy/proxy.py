@@ -19,8 +19,9 @@ from stoker_gateway.proxy.enqueue import Enqueue
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.guard import Inside, OwnerRates
 from stoker_gateway.proxy.headers import CallIds, error_block
-from stoker_gateway.proxy.hosts import Host, Hosts, has_dot_segment
+from stoker_gateway.proxy.hosts import Hosts
 from stoker_gateway.proxy.idempotent import take_keyed
+from stoker_gateway.proxy.public import admits, handle_public
 from stoker_gateway.routes import Endpoint, Route, Target
 from stoker_sdk.names import DEFAULT_NAMESPACE
 from stoker_wire.client import Pool
@@ -60,7 +61,7 @@ class Proxy:
         self._control_wait = control_wait
         self.enqueue = enqueue or Enqueue(None)
         self._hosts = hosts or Hosts()
-        self._inside = inside or Inside()
+        self.inside = inside or Inside()
         self.rates = OwnerRates()
         self._loop = asyncio.get_running_loop()
         self._tick()
@@ -69,13 +70,13 @@ class Proxy:
         """Where every exchange of this proxy begins."""
         target = exchange.target
         if self._hosts.in_use and exchange.peer and (host := self._hosts.find(exchange.host)) is not None:
-            self._handle_public(exchange, host)
+            handle_public(self, exchange, host)
         elif target.startswith(_PREFIX):
             name, path = _split(target[10:])
             entry = self._by_token.get(name)
             if entry is None:
-                self._refuse_unknown(exchange, name)
-            elif (not entry.guarded or self._admits(exchange, entry, name)) and not (
+                self.refuse_unknown(exchange, name)
+            elif (not entry.guarded or admits(self, exchange, entry, name)) and not (
                 entry.idempotent and take_keyed(self.enqueue, self, exchange, entry, path)
             ):
                 Call(self, exchange, entry, path).begin()
@@ -83,42 +84,6 @@ class Proxy:
             self._handle_async(exchange, target[16:])
         else:
             Call(self, exchange, self._control, target).begin()
-
-    def _handle_public(self, exchange: Exchange, host: Host) -> None:
-        """A call to an owner's host, or to one that a function's routes name. Nothing else is there."""
-        path, question, query = exchange.target.partition(b"?")
-        if has_dot_segment(path):
-            self._refuse(exchange, 400, "bad-path", b"the path has dot segments: write it without . and ..")
-        elif host.is_empty:
-            self._refuse(exchange, 404, "unknown-host", b"nobody has the host %b here" % host.name)
-        elif (found := host.find(path)) is None:
-            self._refuse(exchange, 404, "unknown-function", b"host %b has no function at %b" % (host.name, path[:200]))
-        else:
-            mount, rest = found
-            entry = mount.entry
-            if mount.methods and exchange.method not in mount.methods:
-                allow = b"Allow: %b\r\n" % b", ".join(sorted(mount.methods))
-                self._refuse(exchange, 405, "method-not-allowed", b"this route does not take that method", allow)
-            elif not self.rates.limits_anybody or self._is_within_rate(exchange, entry):
-                left = (rest or b"/" if mount.strips else path) + question + query
-                if not (entry.idempotent and take_keyed(self.enqueue, self, exchange, entry, left)):
-                    Call(self, exchange, entry, left).begin()
-
-    def _admits(self, exchange: Exchange, entry: Entry, name: bytes) -> bool:
-        """Whether a call by the function's name may go on; else it is answered. From inside they all may."""
-        if not (entry.private or self.rates.limits_anybody) or self._inside.has(exchange):
-            return True
-        if entry.private:
-            self._refuse_unknown(exchange, name)
-            return False
-        return self._is_within_rate(exchange, entry)
-
-    def _is_within_rate(self, exchange: Exchange, entry: Entry) -> bool:
-        wait = self.rates.wait_of(entry.owner, self.now) if entry.owner else 0
-        if wait:
-            reason = b"the functions of %b got more calls than their rate allows" % entry.owner.encode()
-            self._refuse(exchange, 429, "owner-rate", reason, retry=wait)
-        return not wait
 
     def is_control(self, entry: Entry) -> bool:
         """Whether this is the control API, not a function."""
@@ -132,17 +97,18 @@ class Proxy:
         name, _ = _split(rest)
         entry = self._by_token.get(name)
         if entry is None:
-            self._refuse_unknown(exchange, name)
-        elif not entry.guarded or self._admits(exchange, entry, name):
+            self.refuse_unknown(exchange, name)
+        elif not entry.guarded or admits(self, exchange, entry, name):
             self.enqueue.begin(self, exchange, entry.key, rest[len(name) :])
 
-    def _refuse_unknown(self, exchange: Exchange, name: bytes) -> None:
+    def refuse_unknown(self, exchange: Exchange, name: bytes) -> None:
         reason = b"function %b is not deployed here; `stoker list` shows what is" % (name[:200] or b"with no name")
-        self._refuse(exchange, 404, "unknown-function", reason)
+        self.refuse(exchange, 404, "unknown-function", reason)
 
-    def _refuse(
+    def refuse(
         self, exchange: Exchange, status: int, code: str, reason: bytes, lines: bytes = b"", *, retry: int = 0
     ) -> None:
+        """The client's fault. `lines` are further headers; `retry` is after how many seconds it may come again."""
         exchange.respond(status, error_block(self, "client", code, b"", retry=retry) + lines, reason + b"\n")
 
     def largest_body(self, exchange: Exchange) -> int:
