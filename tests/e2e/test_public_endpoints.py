@@ -7,23 +7,22 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from running_platform import Answer, Platform, wait_for
 
-from stoker_cli.main import main
 from stoker_gateway.tls import ensure_certificates
 from stoker_sdk.errors import Conflict, StokerError
 
 DOMAIN = "faas.localhost"
 ECHO = """
 def handle(event, context):
-    return {"statusCode": 200, "body": f"NAME {event.method} {event.path} {event.headers.get('Host')}"}
+    return {"statusCode": 200, "body": f"NAME {event.method} {event.path} {event.headers.get('X-Forwarded-Host')}"}
 """
 CALLER = """
 import os, urllib.request
@@ -102,17 +101,26 @@ def test_the_certificate_is_good_for_every_owner(public: Platform) -> None:
         ask_securely(public, "alice.example.org", "/secure")
 
 
-def test_addresses_are_shown(public: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def command(platform: Platform, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "stoker_cli", *words, "--gateway", platform.http_url],
+        env=platform.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_addresses_are_shown(public: Platform) -> None:
     deploy(public, "shown", "alice", routes=routes("api.example.com/shown"))
     port = public.https[1]
     urls = [f"https://alice.{DOMAIN}:{port}/shown", f"https://api.example.com:{port}/shown"]
     assert public.condition("shown").urls == urls
-    for name, text in public.environment.items():
-        monkeypatch.setenv(name, text)
-    gateway = ("--gateway", public.http_url)
-    described = CliRunner().invoke(main, ["describe", "shown", *gateway])
-    assert f"Public URL:          {urls[0]}\n                     {urls[1]}\n" in described.output
-    listed = CliRunner().invoke(main, ["list", *gateway]).output.splitlines()
+    described = command(public, "describe", "shown")
+    assert f"Public URL:          {urls[0]}\n                     {urls[1]}\n" in described
+    listed = command(public, "list").splitlines()
     assert listed[0].split() == ["Function", "Invocations", "Replicas", "URL"]
     assert urls[0] in next(line for line in listed if line.startswith("shown "))
 
