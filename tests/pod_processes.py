@@ -25,11 +25,14 @@ def kill_pod(pod: str) -> int:
     return len(pids)
 
 
-def accepted(pod: str) -> int:
-    """How many connections the pod has accepted in its life, those of the kubelet's probes included."""
-    lines = Path(f"/proc/{processes_of(pod)[0]}/net/snmp").read_text().splitlines()
-    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
-    return int(values[names.index("PassiveOpens")])
+def connections(pod: str, port: int) -> set[str]:
+    """The pod's IPv4 connections to this port of anybody, those that ended within the last minute included.
+
+    Each is `LOCAL REMOTE` as the kernel writes them; one that the other side has closed may be missing.
+    """
+    lines = Path(f"/proc/{processes_of(pod)[0]}/net/tcp").read_text().splitlines()[1:]
+    ends = (line.split()[1:3] for line in lines)
+    return {f"{local} {remote}" for local, remote in ends if remote.endswith(f":{port:04X}")}
 
 
 def _all_pids() -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -105,6 +105,13 @@ class ClusterWorld:
             relay.cut()
 
 
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[None]:
+    cluster.ensure_namespace(NAMESPACE)
+    yield
+    cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
 @asynccontextmanager
 async def in_memory(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[World]:
     world = MemoryWorld(folder)
@@ -118,7 +125,7 @@ async def in_memory(request: pytest.FixtureRequest, folder: Path) -> AsyncIterat
 @asynccontextmanager
 async def in_cluster(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[World]:
     cluster: Cluster = request.getfixturevalue("cluster")
-    await asyncio.to_thread(cluster.ensure_namespace, NAMESPACE)
+    request.getfixturevalue("namespace")
     world = ClusterWorld(cluster, folder)
     try:
         yield world
