@@ -104,6 +104,8 @@ def _condition(condition: Condition) -> list[Line]:
         lines.append(("Error", f"function; {condition.code}"))
     if condition.faults:
         lines.append(("Latest faults", "\n".join(map(_fault, condition.faults))))
+    if condition.rollback_to:
+        lines.append(("Rolls back to", f"revision {condition.rollback_to}, unless this one gets ready in time"))
     if undone := condition.rolled_back:
         lines.append(("Rolled back", f"revision {undone.revision} failed, {undone.to} was put back: {undone.message}"))
     if condition.output:

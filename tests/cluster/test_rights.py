@@ -114,6 +114,8 @@ def test_with_the_operators_role_it_is_enough_for_resources_too(cluster: Cluster
         ("create", "deployments", "default"),
         ("get", "configmaps", NAMESPACE),
         ("create", "rolebindings", NAMESPACE),
+        ("get", "leases", "kube-system"),
+        ("delete", "leases", NAMESPACE),
         ("list", "nodes", ""),
         ("list", "namespaces", ""),
     ],
