@@ -41,6 +41,9 @@ def platforms(cluster: Cluster) -> Iterator[list[Platform]]:
         for one in both:
             print(one.log)
             one.delete()
+        # The cluster would wait for the pods' grace period, whether they need it or not.
+        cluster.kubectl("delete", "deployments", "--all", "-n", NAMESPACE)
+        cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=0", "--force")
         cluster.kubectl("delete", "namespace", NAMESPACE)
 
 
