@@ -80,6 +80,7 @@ def call_in_turn(installed: Installed, name: str, count: int) -> Counter[str]:
 
 
 def test_a_connection_that_is_kept_reaches_all_pods(installed: Installed, who: str) -> None:
+    wait_for(lambda: len(call_in_turn(installed, who, 9)) == 3, "their routes", 30)
     seen = call_in_turn(installed, who, 30)
     assert len(seen) == 3 and set(seen.values()) == {10}
 
