@@ -145,7 +145,9 @@ def test_metrics_of_all_gateways_add_up(installed: Installed, who: str) -> None:
     waiting = [installed.call(f"/async-function/{who}/slow", b"")[0] for _ in range(6)]
     assert waiting == [202] * 6
     assert total(installed, "queue_worker_messages_submitted_total", who)[0] == 6
-    assert total(installed, "queue_worker_pending_messages", who)[1] == 1
+    told = "queue_worker_pending_messages"
+    wait_for(lambda: total(installed, told, who)[1], "how many wait, which is looked up every five seconds", 20)
+    assert total(installed, told, who)[1] == 1
     wait_for(lambda: total(installed, "queue_worker_messages_processed_total", who)[0] == 6, "their end", 60)
 
 
