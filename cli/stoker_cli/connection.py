@@ -71,10 +71,13 @@ def read_stack(target: Target, surroundings: Surroundings, selection: Selection 
     names = target.stack_files or ((str(default),) if default else ())
     if not names:
         return None
+    from stoker_sdk.deployment import with_prefix
     from stoker_sdk.stack import load_stacks
 
     substituted = selection.substituted if selection else True
     stack = load_stacks(names, surroundings.environment, substituted=substituted)
+    if selection and selection.prefix:
+        stack = with_prefix(stack, selection.prefix)
     for warning in stack.warnings if selection else ():
         click.echo(f"warning: {warning}", err=True)
     return stack

@@ -33,7 +33,6 @@ IGNORED = ("template", "build", ".secrets")
 """What `.gitignore` keeps out of git: fetched templates, build contexts, values of secrets."""
 
 _HANDLER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,10}")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 
 
 @click.command("new", cls=Command)
@@ -125,10 +124,9 @@ def _handler(text: str) -> Path:
 
 
 def _image(prefix: str, name: str) -> str:
-    image = f"{prefix.rstrip('/')}/{name}:latest" if prefix else f"{name}:latest"
-    if not _IMAGE.fullmatch(image):
-        raise BadInput(f"prefix {prefix[:80]!r} is not allowed: it is the beginning of an image, such as ghcr.io/me")
-    return image
+    from stoker_sdk.deployment import prefixed
+
+    return prefixed(f"{name}:latest", prefix) if prefix else f"{name}:latest"
 
 
 def _quantities(kind: str, memory: str, cpu: str) -> dict[str, str]:

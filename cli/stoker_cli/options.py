@@ -35,11 +35,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which functions of the stack a command means, and how the stack's text is read."""
+    """Which functions of the stack a command means, and how the stack is read: with variables replaced, and with the
+    images of what is built under another prefix.
+    """
 
     filter: str = ""
     regex: str = ""
     substituted: bool = True
+    prefix: str = ""
 
 
 _STACK_FILE = click.option(
@@ -71,6 +74,12 @@ _SELECTION = (
         default=True,
         help="Whether to replace ${VARIABLE} in the stack file. [default: yes]",
     ),
+    click.option(
+        "--prefix",
+        default="",
+        metavar="PREFIX",
+        help="Registry and owner for images that are built, in place of the stack's, such as ghcr.io/me.",
+    ),
 )
 
 
@@ -93,11 +102,11 @@ def target_options(function: Function) -> Function:
 
 
 def selection_options(function: Function) -> Function:
-    """Adds --filter, --regex and --envsubst; the command gets them as `selection`."""
+    """Adds --filter, --regex, --envsubst and --prefix; the command gets them as `selection`."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
-        selection = Selection(kwargs.pop("filter_"), kwargs.pop("regex"), kwargs.pop("envsubst"))
+        selection = Selection(*(kwargs.pop(name) for name in ("filter_", "regex", "envsubst", "prefix")))
         return function(*args, selection=selection, **kwargs)
 
     return _decorated(command, _SELECTION)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from stoker_sdk.errors import BadInput
 from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec, Resources
-from stoker_sdk.stack import StackFunction
+from stoker_sdk.stack import Stack, StackFunction
 
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
 _NOTHING = Resources()
 
 
@@ -53,6 +56,28 @@ def tagged(image: str) -> str:
     """The image with `:latest` when it has neither tag nor digest (contract section 9.2)."""
     last = image.rpartition("/")[2]
     return image if not image or ":" in last or "@" in last else f"{image}:latest"
+
+
+def prefixed(image: str, prefix: str) -> str:
+    """The image under another registry and owner: what stands before its last `/` gives way to the prefix.
+
+    Raises `BadInput` for a prefix that no image can have.
+    """
+    name = f"{prefix.rstrip('/')}/{image.rpartition('/')[2]}"
+    if not _IMAGE.fullmatch(name):
+        raise BadInput(f"prefix {prefix[:80]!r} is not allowed: it is the beginning of an image, such as ghcr.io/me")
+    return name
+
+
+def with_prefix(stack: Stack, prefix: str) -> Stack:
+    """The stack with the images of what is built under the prefix; those that others have made keep their names."""
+
+    def moved(function: StackFunction) -> StackFunction:
+        if not function.is_built_here:
+            return function
+        return replace(function, image=prefixed(function.image or function.name, prefix))
+
+    return replace(stack, functions=tuple(map(moved, stack.functions)))
 
 
 def has_digest(image: str) -> bool:

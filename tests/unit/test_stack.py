@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_sdk.deployment import Overrides, function_spec, has_digest, tagged
+from stoker_sdk.deployment import Overrides, function_spec, has_digest, prefixed, tagged, with_prefix
 from stoker_sdk.errors import BadInput, BadUsage, NotFound, StokerError
 from stoker_sdk.function import Resources
 from stoker_sdk.stack import Stack, StackFunction, load_stack, parse_stack, select
@@ -343,3 +343,25 @@ def test_an_image_without_a_tag_gets_latest() -> None:
     digest = "stoker.local/greet@sha256:" + "0" * 64
     assert tagged(digest) == digest and has_digest(digest) and not has_digest("greet:1")
     assert tagged("") == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "moved"),
+    [
+        ("alexellis/kubecon", "localhost:5000/me/kubecon"),
+        ("ghcr.io/a/b/greet:1.4", "localhost:5000/me/greet:1.4"),
+        ("greet", "localhost:5000/me/greet"),
+        ("", "localhost:5000/me/fn"),
+    ],
+)
+def test_a_prefix_takes_the_place_of_registry_and_owner(image: str, moved: str) -> None:
+    stack = Stack("stack.yml", Path(), functions=(StackFunction("fn", lang="python3", handler="./fn", image=image),))
+    assert with_prefix(stack, "localhost:5000/me/").functions[0].image == moved
+
+
+def test_a_prefix_is_for_what_is_built_and_must_begin_an_image() -> None:
+    made = StackFunction("fn", image="ghcr.io/others/made:1")
+    assert with_prefix(Stack("stack.yml", Path(), functions=(made,)), "me").functions == (made,)
+    for prefix in ("-x", "a b", "ghcr.io/me\n", "/"):
+        with pytest.raises(BadInput, match="is not allowed"):
+            prefixed("greet", prefix)
