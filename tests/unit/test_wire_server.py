@@ -568,6 +568,17 @@ async def test_draining_answers_what_runs_then_closes_and_closes_the_idle_at_onc
         assert await running.rest() == b"" and wire.server.busy == 0
 
 
+async def test_draining_with_silence_hears_who_has_just_been_answered_out() -> None:
+    async with serving(lambda exchange: exchange.respond(200, b"", b"done")) as wire:
+        lively, idle = await wire.client(), await wire.client()
+        for client in (lively, idle):
+            assert "Connection" not in await client.ask(GET + b"\r\n")
+        wire.server.drain(1.0)
+        assert (await lively.ask(GET + b"\r\n"))["Connection"] == "close"
+        assert await lively.rest() == b"" and wire.server.listens
+        assert await idle.rest() == b"" and not wire.server.listens
+
+
 async def test_a_bug_in_a_handler_ends_its_connection_and_no_other() -> None:
     class Bug(Exception): ...
 

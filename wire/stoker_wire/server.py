@@ -60,6 +60,7 @@ class Server:
         self.limits = limits
         self.connections: set[ServerConnection] = set()
         self.draining = False
+        self.silence = 0.0
         self._loop = asyncio.get_running_loop()
         self._tick_seconds = min(_TICK, limits.shortest_wait / 2)
         self.now = self._loop.time()
@@ -76,9 +77,13 @@ class Server:
             connection.check_time(self.now)
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
-    def drain(self) -> None:
-        """From now on each connection closes after the answer that it is giving; idle ones close at once."""
+    def drain(self, silence: float = 0.0) -> None:
+        """From now on each answer says that its connection closes. Idle ones close at once, or when nothing has come
+        over them for `silence` seconds (a second at least, if any): closing them under a client's next request would
+        fail that.
+        """
         self.draining = True
+        self.silence = silence
         for connection in list(self.connections):
             connection.drain()
 
@@ -86,6 +91,11 @@ class Server:
     def busy(self) -> int:
         """How many connections have an exchange that is not answered yet."""
         return sum(connection.busy for connection in self.connections)
+
+    @property
+    def listens(self) -> bool:
+        """Whether a request may still come over some connection."""
+        return any(connection.listens for connection in self.connections)
 
     def close(self) -> None:
         self._timer.cancel()
@@ -556,6 +566,10 @@ class ServerConnection(asyncio.Protocol):
     def busy(self) -> bool:
         return self._current is not None and not self._current.finished
 
+    @property
+    def listens(self) -> bool:
+        return self._current is None and not self._over
+
     def check_time(self, now: float) -> None:
         """Called every tick: end what takes longer than its limit."""
         limits = self._server.limits
@@ -573,7 +587,7 @@ class ServerConnection(asyncio.Protocol):
         elif not self._waits:
             if now - self._since > limits.header_wait:
                 self._refuse(Refusal(408, f"the request's head took longer than {limits.header_wait:g} s to arrive"))
-        elif now - self._since > limits.idle:
+        elif now - self._since > (self._server.silence if self._server.draining else limits.idle):
             self._over = True
             self.close()
 
@@ -603,11 +617,13 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(Refusal(408, f"no byte of the request's body came for {wait:g} s"))
 
     def drain(self) -> None:
+        silence = self._server.silence
         if self._current is not None:
-            self._current.keep_alive = False
+            # An answer whose head has gone has promised to go on: the next one takes that back.
+            self._current.keep_alive = self._current.keep_alive and self._current.started and bool(silence)
         elif self._queue:
             self._queue[0].keep_alive = False
-        elif not self._over:
+        elif not self._over and (not silence or (self._waits and self._server.now - self._since > silence)):
             self._over = True
             self.close()
 

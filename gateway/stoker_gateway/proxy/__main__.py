@@ -45,6 +45,8 @@ from stoker_wire.server import Server
 log = logging.getLogger("stoker.proxy")
 
 _COUNTERS_SECONDS = 1.0
+_SILENCE_SECONDS = 1.0
+"""At a stop, a kept-alive connection without a request for so long is closed; on others the next answer says so."""
 
 
 class ProxyConfig(msgspec.Struct, frozen=True):
@@ -185,7 +187,7 @@ async def serve(config: ProxyConfig) -> None:
     await stop.wait()
     for listener in listeners:
         listener.close()
-    server.drain()
+    server.drain(_SILENCE_SECONDS)
     await _until_idle(server, enqueue, config.drain_seconds)
     await enqueue.close()
     following.cancel()
@@ -230,7 +232,7 @@ async def _listen_to_workers(path: str, server: Server) -> asyncio.Server:
 
 async def _until_idle(server: Server, enqueue: Enqueue, seconds: float) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
-    while (server.busy or enqueue.running) and asyncio.get_running_loop().time() < deadline:
+    while (server.busy or server.listens or enqueue.running) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
 
 
