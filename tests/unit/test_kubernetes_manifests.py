@@ -279,6 +279,7 @@ def test_liveness_can_be_switched_off() -> None:
 def test_the_kubelet_counts_bad_answers_and_the_watchdog_does_not_count_them_before() -> None:
     found = environment(annotations={"com.openfaas.ready.http.failureThreshold": "5"})
     assert (found["STOKER_HEALTH_FAILURES"], found["STOKER_HEALTH_SUCCESSES"]) == ("1", "1")
+    assert found["STOKER_REPLACE_AFTER"] == "1ms"
 
 
 def test_the_service_is_inside_only_and_goes_with_its_deployment() -> None:

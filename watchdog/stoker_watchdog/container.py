@@ -52,6 +52,7 @@ def settings_of(options: Options) -> Settings:
         health_timeout=options.health_timeout,
         health_failures=options.health_failures,
         health_successes=options.health_successes,
+        replace_after=options.replace_after,
     )
 
 

@@ -74,6 +74,7 @@ class Options:
     health_timeout: float = 1.0
     health_failures: int = 3
     health_successes: int = 1
+    replace_after: float = 60.0
 
     def check_shared(self) -> None:
         """Raise `OptionsError` for what no mode can start with."""
@@ -141,6 +142,7 @@ def read_options(environment: Mapping[str, str], *, mode: str = "", prefix_logs:
         health_timeout=duration(value("STOKER_HEALTH_TIMEOUT", ""), 1.0) or 1.0,
         health_failures=number(value("STOKER_HEALTH_FAILURES", ""), 3) or 3,
         health_successes=number(value("STOKER_HEALTH_SUCCESSES", ""), 1) or 1,
+        replace_after=duration(value("STOKER_REPLACE_AFTER", ""), 60.0),
     )
 
 

@@ -51,6 +51,7 @@ def environment(spec: FunctionSpec, drain_delay: str) -> dict[str, str]:
         # Whoever probes counts bad and good answers, for every image alike: the watchdog is not to count them before.
         "STOKER_HEALTH_FAILURES": "1",
         "STOKER_HEALTH_SUCCESSES": "1",
+        "STOKER_REPLACE_AFTER": "1ms",
     }
     process = {"fprocess": spec.env_process} if spec.env_process else {}
     return defaults | dict(spec.env_vars or {}) | process | ours
