@@ -132,6 +132,7 @@ class KubernetesProvider:
         for _ in range(ATTEMPTS):
             old = await self._releases.read(spec.key)
             if spec == old.spec and resolved.image == old.image:
+                await self._releases.complete(old)
                 return old.revision
             release = next_release(old, self._view.standing(spec.key), spec, resolved, rollback_to)
             try:

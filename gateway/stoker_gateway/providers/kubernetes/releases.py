@@ -26,7 +26,7 @@ from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Man
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
 from stoker_gateway.revisions import Kept, extended
-from stoker_sdk.errors import BadInput, Conflict, NotFound, Unavailable
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import now_rfc3339
@@ -127,10 +127,24 @@ class Releases:
             ) from None
         try:
             await self._make_service(spec, release.owner or Owner("apps/v1", "Deployment", made.metadata.uid))
-        except BaseException:
-            await self._api.delete(paths.deployment(spec.key), what)
+        except BaseException as error:
+            await self._take_back(spec.key, error)
             raise
         return made
+
+    async def _take_back(self, key: FunctionKey, error: BaseException) -> None:
+        """Remove the Deployment again. If that fails too, the error says so: the next deploy completes the function."""
+        try:
+            await self._api.delete(paths.deployment(key), f"deployment {key.name!r}")
+        except StokerError as left:
+            if isinstance(error, StokerError):
+                told = f"{error}; and what was made stays, since {left}: deploy again, or remove it"
+                raise type(error)(told) from error
+            raise
+
+    async def complete(self, stored: Stored) -> None:
+        """Make its Service if there is none: a deploy may have broken off before, or somebody removed it."""
+        await self.ensure_service(stored.spec, stored.owner or Owner("apps/v1", "Deployment", stored.uid))
 
     async def ensure_service(self, spec: FunctionSpec, owner: Owner) -> None:
         """Make it if there is none. Raises `Taken`."""
@@ -163,6 +177,7 @@ class Releases:
         """Raises `Conflict` when the Deployment is not as `old` says any more."""
         spec = release.spec
         made = await self._put(old, release)
+        await self.complete(old)
         if old.spec.annotations != spec.annotations:
             metadata: Manifest = {"metadata": service(spec)["metadata"]}
             await self._api.patch(paths.service(spec.key), metadata, Ignored, f"service {spec.service!r}")
