@@ -12,6 +12,7 @@ from running_platform import Platform
 
 if TYPE_CHECKING:
     from broker import RunningBroker
+    from installed_chart import Installed
     from postgres import Postgres
 
 
@@ -65,6 +66,15 @@ def cluster() -> Iterator[Cluster]:
         yield shared.start()
     finally:
         shared.stop()
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Iterator[Installed]:
+    """The platform in the cluster by the chart, shared by all: use names of your own."""
+    from installed_chart import installed_chart
+
+    with installed_chart(cluster, "stoker-installed", {"gateway": {"drainSeconds": 30}}) as one:
+        yield one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

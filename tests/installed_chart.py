@@ -4,6 +4,7 @@ with installed_chart(cluster, "stoker-kills", {"gateway": {"replicas": 2}}) as i
     name = installed.deploy("echo", image)
     assert installed.call(f"/function/{name}", b"hello")[0] == 200
 
+The fixture `installed` of conftest.py is one release for the whole session: use names of your own.
 Importing it skips the tests of a machine that has no wheel of Helm's library.
 """
 
@@ -24,7 +25,7 @@ from running_cluster import Cluster
 from running_platform import REPOSITORY, wait_for
 
 from stoker_sdk.client import ControlClient
-from stoker_sdk.function import FunctionSpec
+from stoker_sdk.function import Condition, FunctionSpec
 from stoker_sdk.http_client import HttpClient
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
@@ -53,9 +54,11 @@ class Installed:
         self._values = values
         self.release = helm.install(CHART, "stoker", values, wait="watcher", timeout=300)
         self.address = self.kubectl("get", "service", "gateway", "-o", "jsonpath={.spec.clusterIP}")
+        self.url = f"http://{self.address}:8080"
         self.client = self.log_in(self.password())
 
     def kubectl(self, *arguments: str) -> str:
+        """In the namespace of the release, unless the arguments name another."""
         return self.cluster.kubectl("-n", self.namespace, *arguments)
 
     def password(self) -> str:
@@ -64,10 +67,12 @@ class Installed:
 
     def log_in(self, password: str) -> ControlClient:
         authorization = "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
-        return ControlClient(HttpClient(f"http://{self.address}:8080", authorization, timeout=30))
+        return ControlClient(HttpClient(self.url, authorization, timeout=30))
 
     def upgrade(self, values: Mapping[str, Any]) -> None:
-        self._helm.upgrade(CHART, "stoker", self._values | dict(values), wait="watcher", timeout=300)
+        """The values are laid over those of the installation, and stay."""
+        self._values = _merged(self._values, values)
+        self._helm.upgrade(CHART, "stoker", self._values, wait="watcher", timeout=300)
 
     def gateways(self) -> list[str]:
         """The names of the gateway's pods, those that end included."""
@@ -75,17 +80,34 @@ class Installed:
         return self.kubectl("get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.name}").split()
 
     def deploy(self, name: str, image: str, replicas: int = 1, **settings: str) -> str:
-        """A function with settings of ours, ready: NAME.NAMESPACE.
-
-        Its tag is taken as it is: the registry of the tests is not to be reached by the names of pods.
-        """
-        annotations = {f"stoker.dev/{key}": value for key, value in ({"unpinned": "true"} | settings).items()}
-        labels = {"com.openfaas.scale.min": str(replicas)}
-        self.client.create(FunctionSpec(name, image, self.functions, labels=labels, annotations=annotations))
-        wait_for(
-            lambda: self.client.function(name, self.functions).available_replicas == replicas, f"function {name}", 120
+        """A function, new or changed, with settings of ours, and all its replicas ready: NAME.NAMESPACE."""
+        spec = FunctionSpec(
+            name,
+            self.cluster.for_pods(image),
+            self.functions,
+            labels={"com.openfaas.scale.min": str(replicas)},
+            annotations={f"stoker.dev/{key}": value for key, value in settings.items()},
         )
+        known = {status.name for status in self.client.functions(self.functions)}
+        revision = self.client.update(spec) if name in known else self.client.create(spec)
+        wait_for(lambda: self._is_ready(name, revision), f"function {name}", 120)
         return f"{name}.{self.functions}"
+
+    def _is_ready(self, name: str, revision: int) -> bool:
+        condition = self.condition(name)
+        assert condition.state != "failed", f"{name}: {condition.message}\n{condition.output}"
+        return condition.revision >= revision and condition.state == "ready"
+
+    def condition(self, name: str) -> Condition:
+        condition = self.client.function(name, self.functions).stoker
+        assert condition is not None
+        return condition
+
+    def pods(self, name: str, *, ending: bool = False) -> list[str]:
+        """The names of a function's pods: of those that are not ending, or of all."""
+        found = self.kubectl("get", "pods", "-n", self.functions, "-l", f"faas_function={name}", "-o", "json")
+        pods = [one["metadata"] for one in json.loads(found)["items"]]
+        return sorted(one["name"] for one in pods if ending or "deletionTimestamp" not in one)
 
     def call(self, target: str, body: bytes) -> tuple[int, str, str]:
         """Status, text, call id; by a connection of its own."""
@@ -109,6 +131,7 @@ def installed_chart(cluster: Cluster, namespace: str, values: Mapping[str, Any] 
     defaults = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Always"},
         "functions": {"namespaces": [f"{namespace}-fn"]},
+        "registries": {"plain": [cluster.pod_registry]},
         "gateway": {"drainSeconds": 15},
         # The cluster of the tests has no DNS.
         "nats": {"clusterIP": f"10.96.{number % 200 + 20}.{number // 200 % 200 + 20}"},
@@ -118,12 +141,29 @@ def installed_chart(cluster: Cluster, namespace: str, values: Mapping[str, Any] 
         helm_python.Config(kubeconfig_path=cluster.kubeconfig, namespace=namespace) as helm,
     ):
         Path(folder).chmod(0o777)  # Kubernetes gives the folder of a node to nobody
+        _remove(cluster, namespace)  # what a killed run has left
         cluster.kubectl("apply", "-f", "-", input=_VOLUME.format(name=namespace, path=folder))
         cluster.ensure_namespace(namespace)
         try:
-            yield Installed(cluster, helm, namespace, defaults | dict(values or {}))
+            yield Installed(cluster, helm, namespace, _merged(defaults, values or {}))
         finally:
             print(cluster.kubectl("logs", "-n", namespace, "-l", "app.kubernetes.io/name=stoker", "--tail=50"))
             helm.uninstall("stoker")
-            cluster.kubectl("delete", "namespace", namespace, f"{namespace}-fn", "--ignore-not-found")
-            cluster.kubectl("delete", "persistentvolume", namespace)
+            for one in (namespace, f"{namespace}-fn"):  # nobody calls any more, so nothing needs to drain
+                cluster.kubectl("delete", "deployments", "--all", "-n", one)
+                cluster.kubectl("delete", "pods", "--all", "-n", one, "--grace-period=0", "--force")
+            _remove(cluster, namespace)
+
+
+def _remove(cluster: Cluster, namespace: str) -> None:
+    cluster.kubectl("delete", "namespace", namespace, f"{namespace}-fn", "--ignore-not-found")
+    cluster.kubectl("delete", "persistentvolume", namespace, "--ignore-not-found")
+
+
+def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections within sections, as Helm does it."""
+    merged = dict(values)
+    for key, value in others.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

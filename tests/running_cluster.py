@@ -6,21 +6,31 @@ image = cluster.function("greet", "def handle(req):\\n    return 'hello'\\n")
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 SCRIPTS = Path(__file__).parent / "cluster"
 ASKED = os.environ.get("STOKER_TEST_CLUSTER") == "1"
 GIVEN = os.environ.get("KUBECONFIG", "")
-OWN_REGISTRY = f"localhost:{os.environ.get('STOKER_CLUSTER_REGISTRY_PORT', '5000')}"
+_PORT = os.environ.get("STOKER_CLUSTER_REGISTRY_PORT", "5000")
+OWN_REGISTRY, OWN_REGISTRY_OF_PODS = f"localhost:{_PORT}", f"172.31.255.1:{_PORT}"
+_RUN = Path(os.environ.get("STOKER_CLUSTER_RUN", "/tmp/stoker-cluster"))
 LEFT_OUT = "no cluster: set STOKER_TEST_CLUSTER=1 to start one (as root), or KUBECONFIG and STOKER_TEST_REGISTRY"
 
 _RUNTIME = ("stoker_watchdog", "stoker_wire", "httptools", "uvloop")
@@ -39,13 +49,18 @@ def is_there() -> bool:
 
 
 class Cluster:
-    """A running cluster, a registry that it fetches images from, and Docker to build them with."""
+    """A running cluster, a registry that it fetches images from, and Docker to build them with. `pod_registry` is the
+    same registry by a name that pods reach, too.
+    """
 
     def __init__(self) -> None:
         self._own = not GIVEN
         self._was_up = True
         self.kubeconfig = Path(GIVEN)
         self.registry = os.environ.get("STOKER_TEST_REGISTRY", OWN_REGISTRY)
+        self.pod_registry = os.environ.get(
+            "STOKER_TEST_POD_REGISTRY", (GIVEN and self.registry) or OWN_REGISTRY_OF_PODS
+        )
         self.base_image = os.environ.get("STOKER_TEST_BASE_IMAGE", f"{self.registry}/library/python:3.11-slim")
         self.environment = dict(os.environ)
         self._docker = "docker"
@@ -66,8 +81,39 @@ class Cluster:
             _run([str(SCRIPTS / "down")])
 
     def _is_up(self) -> bool:
-        folder = os.environ.get("STOKER_CLUSTER_RUN", "/tmp/stoker-cluster")
-        return (Path(folder) / "kubeconfig").exists()
+        return (_RUN / "kubeconfig").exists()
+
+    @contextmanager
+    def without_api(self) -> Iterator[None]:
+        """The API server is killed, and started again at the end; the test is skipped for a cluster of the user's."""
+        if not self._own:
+            pytest.skip("the API server of a cluster that is not ours is left alone")
+        noted = _RUN / "pid" / "kube-apiserver"
+        pid = int(noted.read_text())
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}/exe").exists():
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            with (_RUN / "log" / "kube-apiserver").open("ab") as log:
+                server = subprocess.Popen(
+                    [str(_RUN / "start-api")],
+                    cwd=_RUN,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            noted.write_text(f"{server.pid}\n")
+            self._await_api()
+
+    def _await_api(self) -> None:
+        deadline = time.monotonic() + 60
+        ready = ["kubectl", "--kubeconfig", str(self.kubeconfig), "get", "--raw", "/readyz"]
+        while subprocess.run(ready, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "the API server did not come back"
+            time.sleep(0.1)
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """What kubectl prints; fails with its error."""
@@ -77,9 +123,25 @@ class Cluster:
         document = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n"
         self.kubectl("apply", "-f", "-", input=document)
 
+    def account(self, namespace: str, name: str) -> str:
+        """Make a service account, and return its token: old releases make one by themselves, newer ones are asked."""
+        self.kubectl("create", "serviceaccount", name, "-n", namespace)
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": f"{name}-token", "annotations": {"kubernetes.io/service-account.name": name}},
+        }
+        self.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(secret))
+        path = ("get", "secret", f"{name}-token", "-n", namespace, "-o", "jsonpath={.data.token}")
+        deadline = time.monotonic() + 20
+        while not (token := self.kubectl(*path)):
+            assert time.monotonic() < deadline, f"account {name} got no token"
+        return base64.b64decode(token).decode()
+
     def function(self, name: str, handler: str) -> str:
         """An image with our watchdog and this handler.py, in the registry; the same source is built once."""
-        tag = hashlib.sha256(handler.encode()).hexdigest()[:12]
+        tag = hashlib.sha256(_runtime_digest() + handler.encode()).hexdigest()[:12]
         image = f"{self.registry}/{name}:{tag}"
         if self._is_pushed(image):
             return image
@@ -89,6 +151,10 @@ class Cluster:
             _write(context, {"function/__init__.py": "", "function/handler.py": handler})
             self.build(image, context, _DOCKERFILE.format(base=self.base_image))
         return image
+
+    def for_pods(self, image: str) -> str:
+        """The image under the registry's name for pods."""
+        return self.pod_registry + image.removeprefix(self.registry)
 
     def build(self, image: str, context: Path, dockerfile: str) -> None:
         """Build with BuildKit, and push."""
@@ -142,6 +208,15 @@ def _copy_runtime(site: Path) -> None:
         assert found is not None and found.submodule_search_locations
         source = Path(found.submodule_search_locations[0])
         shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyx", "*.c"))
+
+
+@functools.cache
+def _runtime_digest() -> bytes:
+    """Another watchdog makes other images."""
+    found = [find_spec(package) for package in _RUNTIME[:2]]
+    folders = [Path(spec.submodule_search_locations[0]) for spec in found if spec and spec.submodule_search_locations]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ CLUSTER_RUN=${STOKER_CLUSTER_RUN:-/tmp/stoker-cluster}
 REGISTRY_PORT=${STOKER_CLUSTER_REGISTRY_PORT:-5000}
 API_PORT=${STOKER_CLUSTER_API_PORT:-6443}
 ETCD_PORT=${STOKER_CLUSTER_ETCD_PORT:-23790}
-NODE_IP=172.31.255.1     # not loopback: pods reach the API server by it
+NODE_IP=172.31.255.1     # not loopback: pods reach the API server and the registry by it
 POD_CIDR=10.244.0.0/24
 SERVICE_CIDR=10.96.0.0/16
 DOCKER=/usr/bin/docker   # Debian's client has BuildKit built in; another one on PATH may want the buildx plug-in
@@ -27,9 +27,10 @@ install_missing() ( # install_missing PACKAGE...: those of Debian that are not t
   apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null
 )
 
-start() { # start NAME COMMAND...: detached, its output in log/NAME, its process id in pid/NAME
-  local name=$1; shift
-  setsid "$@" >"$CLUSTER_RUN/log/$name" 2>&1 </dev/null &
+start() { # start NAME COMMAND...: unless it runs; detached, its output in log/NAME, its process id in pid/NAME
+  local name=$1 pid; shift
+  pid=$(cat "$CLUSTER_RUN/pid/$name" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && return
+  setsid "$@" >"$CLUSTER_RUN/log/$name" 2>&1 </dev/null 9>&- &
   echo $! >"$CLUSTER_RUN/pid/$name"
 }
 
@@ -41,6 +42,11 @@ stop() { # stop NAME...: those that `start` started, each waited for, and killed
     for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.1; done
     kill -9 "$pid" 2>/dev/null
   done
+}
+
+alone() { # alone NAME: wait until nobody else does the same; over when the script ends
+  exec 9>"/tmp/stoker-cluster-$1.lock"
+  flock 9
 }
 
 until_true() { # until_true SECONDS COMMAND...: asks twice a second

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,29 +28,16 @@ def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     cluster.ensure_namespace(NAMESPACE)
     role = (Path(__file__).parent / "roles.yml").read_text()
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=role)
-    cluster.kubectl("create", "serviceaccount", "stoker", "-n", NAMESPACE)
+    token = cluster.account(NAMESPACE, "stoker")
     cluster.kubectl(
         "create", "rolebinding", "stoker", "-n", NAMESPACE, "--role=stoker", f"--serviceaccount={NAMESPACE}:stoker"
     )
     document = yaml.safe_load(cluster.kubeconfig.read_text())
-    document["users"][0]["user"] = {"token": wait_for(lambda: _token(cluster), "the account's token")}
+    document["users"][0]["user"] = {"token": token}
     path = tmp_path_factory.mktemp("rights") / "kubeconfig"
     path.write_text(yaml.safe_dump(document))
     yield path
     cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-
-
-def _token(cluster: Cluster) -> str:
-    """From the Secret that old releases make by themselves, and that is asked for here of newer ones."""
-    document = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/service-account-token",
-        "metadata": {"name": "stoker-token", "annotations": {"kubernetes.io/service-account.name": "stoker"}},
-    }
-    cluster.kubectl("apply", "-n", NAMESPACE, "-f", "-", input=json.dumps(document))
-    found = cluster.kubectl("get", "secret", "stoker-token", "-n", NAMESPACE, "-o", "jsonpath={.data.token}")
-    return base64.b64decode(found).decode()
 
 
 def test_the_role_is_enough_for_all_that_the_api_does(cluster: Cluster, kubeconfig: Path) -> None:
