@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import dev, fork, languages, memory, proxy, queue, replica, report, wake
+from bench import cluster, dev, fork, languages, memory, proxy, queue, replica, report, wake
 from bench.processes import BenchError, work_on_load_core
 from stoker_sdk.errors import StokerError
 
@@ -31,6 +31,8 @@ FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (queue.relaxed_figures, ("async_accept_vs_publish_relaxed",)),
     (queue.drain_figures, ("async_drain_vs_sync",)),
     (dev.dev_figures, ("dev_reload_p95_ms",)),
+    (cluster.service_figures, ("pod_vs_service",)),
+    (cluster.deploy_figures, ("deploy_vs_kubectl",)),
     (memory.thousand_figures, ("functions_1000_mb", "list_1000_ms")),
 )
 """What is measured together, and which figures it gives."""
@@ -45,13 +47,24 @@ def main(names: Sequence[str]) -> int:
     wanted = list(names) or list(report.THRESHOLDS)
     work_on_load_core()
     print(f"load average before: {os.getloadavg()[0]:.2f} (other work on the machine makes figures worse)")
-    families = [(family, keys) for family, keys in FAMILIES if set(keys) & set(wanted)]
+    families = _families(set(wanted))
     figures = [figure for family, keys in families for figure in _measure(family, keys)]
     measured = {figure.key for figure in figures}
     missing = [key for _, keys in families for key in keys if key not in measured]
     report.write(figures, forget=missing)
     print(f"\n{report.table(figures, missing)}\n\nwritten to {report.LATEST}")
     return 1 if missing else 0
+
+
+def _families(wanted: set[str]) -> list[tuple[Family, tuple[str, ...]]]:
+    """Those that give what is wanted; without a cluster the ones that need none."""
+    families = [(family, keys) for family, keys in FAMILIES if wanted.intersection(keys)]
+    if cluster.is_there():
+        return families
+    on_cluster = [keys for family, keys in families if family.__module__ == cluster.__name__]
+    if on_cluster:
+        print(f"{', '.join(key for keys in on_cluster for key in keys)} left out, {cluster.LEFT_OUT}")
+    return [(family, keys) for family, keys in families if family.__module__ != cluster.__name__]
 
 
 def _measure(family: Family, keys: Sequence[str]) -> list[report.Figure]:

@@ -35,7 +35,7 @@ def proxy_figures(folder: Path) -> list[Figure]:
     """`proxy_vs_nginx`, `proxy_vs_aiohttp`, `proxy_p99_vs_nginx`."""
     with ExitStack() as stack:
         back_end = stack.enter_context(fixed_back_end(folder))
-        ours = stack.enter_context(_stoker_proxy(folder, back_end.port))
+        ours = stack.enter_context(stoker_proxy(folder, f"tcp:127.0.0.1:{back_end.port}"))
         nginx = stack.enter_context(nginx_proxy(folder, back_end.port))
         aiohttp = stack.enter_context(_aiohttp_proxy(folder, back_end.url))
         subjects = [_subject("stoker", ours), _subject("nginx", nginx), _subject("aiohttp", aiohttp)]
@@ -67,7 +67,8 @@ def _subject(name: str, started: Started) -> Subject:
 
 
 @contextmanager
-def _stoker_proxy(folder: Path, backend_port: int) -> Iterator[Started]:
+def stoker_proxy(folder: Path, back_end: str) -> Iterator[Started]:
+    """The proxy process with a table of one function, whose replica is at this address."""
     (http,) = listen(("127.0.0.1", 0), 1, "--http")
     (https,) = listen(("127.0.0.1", 0), 1, "--https")
     reader, writer = os.pipe()
@@ -86,7 +87,7 @@ def _stoker_proxy(folder: Path, backend_port: int) -> Iterator[Started]:
         ready_fd=writer,
     )
     command = python("-m", "stoker_gateway.proxy", msgspec.json.encode(config).decode())
-    route = Route("hello.openfaas-fn", 60.0, _CONCURRENCY, [Target("fixed", f"tcp:127.0.0.1:{backend_port}")])
+    route = Route("hello.openfaas-fn", 60.0, _CONCURRENCY, [Target("fixed", back_end)])
     inherited = (http.fileno(), https.fileno(), writer)
     with (
         _table(folder / "table.sock", [route]),

@@ -46,6 +46,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "async_drain_vs_sync": Threshold(0.4),
     "functions_1000_mb": Threshold(20, at_most=True, unit=" MB"),
     "list_1000_ms": Threshold(200, at_most=True, unit=" ms"),
+    "pod_vs_service": Threshold(0.95),
+    "deploy_vs_kubectl": Threshold(1.1, at_most=True),
     "dev_reload_p95_ms": Threshold(300, at_most=True, unit=" ms"),
 }
 
