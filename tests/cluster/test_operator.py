@@ -81,13 +81,13 @@ class Resources:
 
         return wait_for(look, f"{name} to be ready", 60)
 
-    def until_reason(self, name: str, reason: str, words: str) -> dict[str, Any]:
+    def until_reason(self, name: str, reason: str, words: str, seconds: float = 30) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             one = self.condition(name)
             return one if one.get("reason") == reason and words in one.get("message", "") else None
 
         try:
-            return wait_for(look, f"{name} to say {reason}: {words}", 30)
+            return wait_for(look, f"{name} to say {reason}: {words}", seconds)
         finally:
             print(self.condition(name))
 
@@ -286,6 +286,30 @@ def test_a_broken_edit_leaves_the_old_version_serving(serving: Platform, resourc
     assert call(serving, "kept") == "old x"
     assert (resources.get("function", "kept") or {})["status"]["availableReplicas"] == 1
     resources.delete("kept")
+
+
+def test_a_version_that_was_undone_is_not_tried_in_a_loop_and_a_deploy_tries_it_again(
+    serving: Platform, resources: Resources, cluster: Cluster
+) -> None:
+    broken = cluster.function("operator-broken", "raise ImportError('broken on purpose')\n")
+    resources.apply(resources.resource("undone", environment={"GREETING": "old"}))
+    resources.until_ready("undone")
+    resources.apply(resources.resource("undone") | {"spec": {"name": "undone", "image": broken}})
+    found = resources.until_reason("undone", "RolledBack", "broken on purpose", 90)
+    assert found["status"] == "False" and resources.condition("undone", "Stalled")["status"] == "True"
+    assert call(serving, "undone") == "old x"
+    assert (resources.get("function", "undone") or {})["spec"]["image"] == broken  # it stays whose it is
+    resources.kubectl("annotate", f"functions.{GROUP}", "undone", "note=x")
+    resources.apply(resources.resource("after-undone"))
+    resources.until_ready("after-undone")
+    assert [one.number for one in serving.client.revisions("undone", NAMESPACE)] == [1, 2, 3]
+    assert serving.client.update(FunctionSpec("undone", broken, NAMESPACE)) == 4
+    wait_for(lambda: len(serving.client.revisions("undone", NAMESPACE)) == 5, "the end of the second attempt", 90)
+    resources.until_reason("undone", "RolledBack", "revision 4 failed")
+    resources.apply(resources.resource("undone", environment={"GREETING": "new"}))
+    resources.until_ready("undone")
+    wait_for(lambda: call(serving, "undone") == "new x", "the mended version")
+    resources.delete("undone", "after-undone")
 
 
 FOREIGN = """
