@@ -56,7 +56,7 @@ def pod(name: str = "greet-1", waiting: str = "", ready: bool = True) -> dict[st
 
 
 def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
-    return {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
+    return {one["type"]: (one["status"], one["reason"], one.get("message", "")) for one in status["conditions"]}
 
 
 # What it asks for

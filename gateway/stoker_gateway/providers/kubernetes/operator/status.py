@@ -84,12 +84,10 @@ def _conditions(
 
 
 def _pair(ready: str, stalled: bool, reason: str, message: str) -> list[dict[str, Any]]:
-    told = {"reason": reason, "message": message}
+    told = {"reason": reason} | ({"message": message} if message else {})
     return [
         {"type": "Ready", "status": ready} | told,
-        {"type": "Stalled", "status": "True"} | told
-        if stalled
-        else {"type": "Stalled", "status": "False", "reason": "NotStalled", "message": ""},
+        {"type": "Stalled"} | ({"status": "True"} | told if stalled else {"status": "False", "reason": "NotStalled"}),
     ]
 
 
