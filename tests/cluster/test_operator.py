@@ -16,7 +16,7 @@ from running_cluster import Cluster
 from running_platform import Platform, wait_for
 
 from stoker_gateway.providers.kubernetes.history import unpacked
-from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY
+from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY, SPEC
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.function import Resources as ResourcesOf
@@ -232,7 +232,6 @@ def test_what_is_broken_says_so_and_disturbs_nobody(serving: Platform, resources
     one = resources.resource
     resources.apply(
         one("bad-name") | {"spec": {"name": "other", "image": resources.image}},
-        one("no-image", image=""),
         one("no-secret", secrets=["operator-nothing"]),
         one("bad-quantity", limits={"memory": "lots"}),
         one("bad-scale", labels={"com.openfaas.scale.min": "9", "com.openfaas.scale.max": "2"}),
@@ -244,7 +243,6 @@ def test_what_is_broken_says_so_and_disturbs_nobody(serving: Platform, resources
     )
     expected = {
         "bad-name": ("Invalid", "spec.name is 'other' and metadata.name 'bad-name': make them the same"),
-        "no-image": ("Invalid", "image: is required"),
         "no-secret": ("Invalid", "secret 'operator-nothing' does not exist"),
         "bad-quantity": ("Invalid", "limits.memory 'lots' is not a quantity"),
         "bad-scale": ("Invalid", "com.openfaas.scale.min is 9"),
@@ -272,7 +270,7 @@ def test_what_is_broken_says_so_and_disturbs_nobody(serving: Platform, resources
 def test_the_cluster_refuses_what_is_no_function_at_all(serving: Platform, resources: Resources) -> None:
     wrong = resources.resource("wrong")
     del wrong["spec"]["image"]
-    with pytest.raises(AssertionError, match=r"image.*(required|Required)"):
+    with pytest.raises(AssertionError, match=r"(?i)required.*image|image.*required"):
         resources.apply(wrong)
     with pytest.raises(AssertionError, match="environment"):
         resources.apply(resources.resource("wrong", environment=["A"]))
@@ -476,7 +474,7 @@ def test_both_ways_make_the_same_objects(serving: Platform, resources: Resources
         env_vars={"B": "2", "A": "1"},
         secrets=["operator-golden"],
         labels={"team": "x", "com.openfaas.scale.min": "2"},
-        annotations={"note": "y"},
+        annotations={"note": "text"},
         limits=ResourcesOf(memory="256Mi", cpu="500m"),
         requests=ResourcesOf(memory="64Mi"),
         read_only_root_filesystem=True,
@@ -512,6 +510,8 @@ def _essence(one: dict[str, Any]) -> dict[str, Any]:
     for each in (metadata, spec.get("template", {}).get("metadata", {})):
         each.get("annotations", {}).pop(IDENTITY, None)
     annotations.pop("deployment.kubernetes.io/revision", None)
+    if SPEC in annotations:
+        annotations[SPEC] = json.loads(annotations[SPEC])  # the cluster sorts the maps of a resource
     for name in ("clusterIP", "clusterIPs"):
         spec.pop(name, None)
     kept = {name: metadata[name] for name in ("name", "labels", "annotations")}
@@ -563,6 +563,7 @@ def refusal(cluster: Cluster, group: str) -> str:
 # Many
 
 
+@pytest.mark.timeout(900)
 def test_three_hundred_functions_at_zero_are_listed_at_once_and_cost_no_writes(
     cluster: Cluster, resources: Resources, tmp_path: Path
 ) -> None:
@@ -579,7 +580,7 @@ def test_three_hundred_functions_at_zero_are_listed_at_once_and_cost_no_writes(
             def listed() -> int:
                 return len(platform.client.functions(many.namespace))
 
-            wait_for(lambda: listed() == 300, "300 functions", 120)
+            wait_for(lambda: listed() == 300, "300 functions", 300)
             many.kubectl("scale", "deployments", "--all", "--replicas=0")
 
             def at_zero() -> int:
@@ -587,7 +588,7 @@ def test_three_hundred_functions_at_zero_are_listed_at_once_and_cost_no_writes(
                 reasons = [one.get("status", {}).get("conditions", [{}])[0].get("reason") for one in found]
                 return reasons.count("ScaledToZero")
 
-            wait_for(lambda: at_zero() == 300, "300 functions at zero", 120)
+            wait_for(lambda: at_zero() == 300, "300 functions at zero", 300)
             times = []
             for _ in range(5):
                 begun = time.monotonic()
