@@ -17,8 +17,8 @@ from typing import Any
 from bench.processes import LOAD_CORE, BenchError
 from bench.report import Figure
 from bench.serving import HELLO, Serving, serving
-from stoker_gateway.queue.connection import connect
-from stoker_gateway.queue.settings import read_settings
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.settings import read_settings
 
 _ROUNDS = 3
 _SECONDS = 3

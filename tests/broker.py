@@ -18,8 +18,8 @@ from typing import Any
 from running_platform import wait_for
 
 from stoker_gateway.queue.broker import prepare_broker
-from stoker_gateway.queue.connection import connect
-from stoker_gateway.queue.settings import BrokerSettings, read_settings
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.settings import BrokerSettings, read_settings
 
 
 class RunningBroker:

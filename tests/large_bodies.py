@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from running_platform import Answer, Platform
 
 from stoker_gateway.queue.bodies import name_in
-from stoker_gateway.queue.connection import connect
-from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.subjects import BODIES
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.settings import read_settings
 
 MIB = 1 << 20
 T = TypeVar("T")

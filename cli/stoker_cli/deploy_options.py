@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stoker_cli.options import Function
-from stoker_cli.rollout import Mode
 from stoker_sdk.errors import BadUsage
+from stoker_sdk.rollout import Mode
 from stoker_sdk.units import parse_duration
 
 if TYPE_CHECKING:

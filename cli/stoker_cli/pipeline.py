@@ -16,12 +16,12 @@ from stoker_cli.builds import is_image, make
 from stoker_cli.deploy_options import Rollout
 from stoker_cli.parallel import each
 from stoker_cli.progress import Progress, progress_of
-from stoker_cli.rollout import deploy, wait_until_ready
 from stoker_sdk.client import ControlClient
 from stoker_sdk.deployment import Overrides, function_spec
 from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.gateway_address import function_url
+from stoker_sdk.rollout import deploy, wait_until_ready
 from stoker_sdk.stack import Stack, StackFunction
 
 

@@ -9,9 +9,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
+
+from stoker_sdk.rollout import Progress as Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -21,16 +23,6 @@ _KEPT = 200
 """Build lines that are shown when a function fails on a terminal, where they have not been printed as they
 came.
 """
-
-
-class Progress(Protocol):
-    """How one function is doing."""
-
-    def step(self, text: str) -> None:
-        """A new step begins."""
-
-    def log(self, line: str) -> None:
-        """A line of the step's own output."""
 
 
 @contextmanager

@@ -37,8 +37,8 @@ def rollback(
     """
     from stoker_cli.pipeline import named
     from stoker_cli.progress import progress_of
-    from stoker_cli.rollout import wait_until_ready
     from stoker_sdk.function import FunctionSpec
+    from stoker_sdk.rollout import wait_until_ready
 
     patience = parse_duration(wait_timeout, "--wait-timeout")
     with connected(target, surroundings) as client:

@@ -1,4 +1,4 @@
-"""The one password of the control API: made once, kept in a file, compared in constant time.
+"""The one password of the control API: made once, kept in a file.
 
 There is one user. Whoever can read the file may deploy code, so it is for the platform's own user alone;
 the CLI on the same machine finds it there.
@@ -6,11 +6,7 @@ the CLI on the same machine finds it there.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from stoker_sdk.errors import StokerError
@@ -44,22 +40,3 @@ def _make(path: Path) -> None:
         write_once(path, f"{secrets.token_urlsafe(32)}\n".encode(), 0o600)
     except FileExistsError:
         pass  # another process was faster, and its password is as good
-
-
-@dataclass(frozen=True)
-class BasicAuth:
-    """Who may use the control API, and how a request's `Authorization` header is checked against it."""
-
-    user: str
-    password: str
-
-    def allows(self, header: str) -> bool:
-        """Whether the header holds the right user and password; a bearer token never does."""
-        scheme, _, encoded = header.strip().partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            given = base64.b64decode(encoded.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        return hmac.compare_digest(given, f"{self.user}:{self.password}".encode())

@@ -18,9 +18,9 @@ from test_async_poison import SLEEP
 
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.publisher import STORED, Publisher
-from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.stored import VERSION, StoredCall, encode
 from stoker_gateway.queue.subjects import CALLS, bell_subject, call_subject
+from stoker_sdk.broker.settings import read_settings
 from stoker_sdk.errors import BadInput
 from stoker_sdk.names import FunctionKey
 

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from running_platform import Answer, Platform, wait_for
 
-from stoker_gateway.queue.connection import connect
-from stoker_gateway.queue.settings import read_settings
-from stoker_gateway.queue.streams import ask, ensure_streams
+from stoker_gateway.queue.streams import ensure_streams
 from stoker_gateway.queue.subjects import CALLS, KEYS
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.requests import ask
+from stoker_sdk.broker.settings import read_settings
 from stoker_sdk.errors import StokerError
 from stoker_sdk.messages import CallStatus
 
@@ -352,10 +353,11 @@ def test_a_proxy_killed_between_key_and_call_leaves_no_key_without_a_call(own_pl
 
 
 def _elsewhere() -> dict[str, Any]:
-    from stoker_gateway.queue.streams import _COMMON, STREAMS
+    from stoker_gateway.queue.streams import STREAMS
+    from stoker_sdk.broker.requests import COMMON
 
     calls = next(stream for stream in STREAMS if stream["name"] == CALLS)
-    return _COMMON | {"retention": "limits"} | calls | {"subjects": ["stoker.elsewhere.*.*.*"]}
+    return COMMON | {"retention": "limits"} | calls | {"subjects": ["stoker.elsewhere.*.*.*"]}
 
 
 def _send_in_vain(platform: Platform, key: str, content: bytes) -> None:

@@ -21,13 +21,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from stoker_gateway.auth import BasicAuth
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.counters import MemoryCounters
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.secrets import FileSecrets, SecretStore
+from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.messages import CallsChanged, CallStatus
 
 PASSWORD = "s3cret"

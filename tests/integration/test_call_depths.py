@@ -7,8 +7,9 @@ import time
 from broker import RunningBroker
 
 from stoker_gateway.queue.depths import CACHE_SECONDS, Depths, consumers
-from stoker_gateway.queue.streams import ask, ensure_streams
+from stoker_gateway.queue.streams import ensure_streams
 from stoker_gateway.queue.subjects import CALLS, call_subject, consumer_name, of_functions
+from stoker_sdk.broker.requests import ask
 from stoker_sdk.names import FunctionKey
 
 FUNCTIONS = 1000

@@ -22,15 +22,15 @@ from stoker_gateway.queue.bodies import (
     shared_meta,
 )
 from stoker_gateway.queue.body_sweep import sweep
-from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.lookup import page_of
 from stoker_gateway.queue.publisher import STORED, TIMEOUT, Publisher
-from stoker_gateway.queue.settings import BrokerSettings
 from stoker_gateway.queue.stored import BodyRef
 from stoker_gateway.queue.streams import ensure_streams
 from stoker_gateway.queue.subjects import BODIES, BUCKET, call_subject, dead_subject
 from stoker_gateway.queue.upload import Upload
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.lookup import page_of
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import NotFound
 from stoker_sdk.names import FunctionKey
 

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 import pytest
 from broker import RunningBroker
 
-from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.lookup import any_of, first_of, last_of, page_of
 from stoker_gateway.queue.publisher import EXISTS, RESENT, STORED, TIMEOUT, Publisher
-from stoker_gateway.queue.streams import ask, ensure_streams
+from stoker_gateway.queue.streams import ensure_streams
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, by_id, call_subject, of_functions, outcome_subject
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.lookup import any_of, first_of, last_of, page_of
+from stoker_sdk.broker.requests import ask
 from stoker_sdk.names import FunctionKey
 
 KEY = FunctionKey("openfaas-fn", "greet")

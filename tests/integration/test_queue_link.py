@@ -11,7 +11,7 @@ import pytest
 from broker import RunningBroker
 
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.settings import BrokerSettings
+from stoker_sdk.broker.settings import BrokerSettings
 
 
 class Ear:

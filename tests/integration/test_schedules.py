@@ -17,13 +17,14 @@ import pytest
 from broker import RunningBroker
 from nats.aio.client import Client
 
-from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.scheduler import Mark, Scheduler, calls_of
 from stoker_gateway.queue.stored import decode
-from stoker_gateway.queue.streams import STREAMS, ask, ensure_streams
+from stoker_gateway.queue.streams import STREAMS, ensure_streams
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, key_and_id, outcome_subject
 from stoker_gateway.queue.tick_store import SCHEDULES, TickStore
 from stoker_gateway.queue.ticks import DAY, Plan, TickCall, due
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.requests import ask
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.function import FunctionStatus
 from stoker_sdk.names import FunctionKey

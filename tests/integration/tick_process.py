@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.scheduler import Scheduler
-from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.tick_store import TickStore
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.settings import read_settings
 from stoker_sdk.function import FunctionStatus
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stoker_gateway.auth import BasicAuth, ensure_password
+from stoker_gateway.auth import ensure_password
+from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.errors import StokerError
 
 

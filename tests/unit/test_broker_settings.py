@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stoker_gateway.queue.connection import check_server, explained
-from stoker_gateway.queue.credentials import read_credentials
-from stoker_gateway.queue.settings import BrokerSettings
+from stoker_sdk.broker.connection import check_server, explained
+from stoker_sdk.broker.credentials import read_credentials
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import BadInput, Unavailable
 
 SETTINGS = BrokerSettings("nats://queue:4222", user="me", password_file="/run/password")

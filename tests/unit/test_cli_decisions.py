@@ -12,9 +12,9 @@ from stoker_cli.deploy_options import deploy_mode, pairs
 from stoker_cli.list_functions import SORTS, in_order
 from stoker_cli.logs import since_when
 from stoker_cli.output import table_lines
-from stoker_cli.rollout import Mode, Outcome, outcome
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.function import Condition, FunctionStatus, RolledBack
+from stoker_sdk.rollout import Mode, Outcome, outcome
 from stoker_sdk.stack import StackFunction
 
 FLAGS = {"--tail": "--no-tail", "--replace": "", "-v": ""}

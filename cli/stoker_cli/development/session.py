@@ -14,13 +14,13 @@ from stoker_cli.development.project import Project, load_project, stack_files
 from stoker_cli.development.secrets import LocalSecrets
 from stoker_cli.development.terminal import Quiet, Terminal
 from stoker_cli.development.watching import Watching
-from stoker_cli.rollout import Mode, deploy, wait_until_ready
 from stoker_sdk.client import ControlClient
 from stoker_sdk.deployment import Overrides, function_spec
 from stoker_sdk.errors import BadInput, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.gateway_address import function_url
 from stoker_sdk.names import FunctionKey
+from stoker_sdk.rollout import Mode, deploy, wait_until_ready
 from stoker_sdk.stack import StackFunction
 
 _PATIENCE = 90.0

@@ -15,10 +15,10 @@ import msgspec
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_gateway.queue.broker import Broker, prepare_broker
-from stoker_gateway.queue.connection import tls_context
-from stoker_gateway.queue.credentials import read_credentials
-from stoker_gateway.queue.settings import BrokerSettings
 from stoker_gateway.queue.stored import MAX_BODY
+from stoker_sdk.broker.connection import tls_context
+from stoker_sdk.broker.credentials import read_credentials
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.files import write_whole

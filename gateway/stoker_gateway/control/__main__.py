@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from stoker_gateway.auth import BasicAuth, ensure_password
+from stoker_gateway.auth import ensure_password
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.call_metrics import CallMetrics
 from stoker_gateway.control.config import ControlConfig
@@ -43,6 +43,7 @@ from stoker_gateway.queue.broker import PID_FILE
 from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.queue.room import Mender
 from stoker_gateway.secrets import FileSecrets, Secrets, SecretStore
+from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
 from stoker_sdk.ids import UserIds

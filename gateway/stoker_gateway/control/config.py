@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stoker_gateway.auth import BasicAuth
 from stoker_sdk import __version__
+from stoker_sdk.basic_auth import BasicAuth
 
 MIB = 1024 * 1024
 

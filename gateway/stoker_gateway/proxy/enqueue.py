@@ -19,11 +19,11 @@ from stoker_gateway.queue.key_store import KeyStore
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.publisher import Publisher
 from stoker_gateway.queue.room import Room
-from stoker_gateway.queue.settings import BrokerSettings, read_settings
 from stoker_gateway.queue.stored import (
     MAX_BODY,
 )
 from stoker_gateway.queue.subjects import CALLS, OUTCOMES, bell_subject, by_id
+from stoker_sdk.broker.settings import BrokerSettings, read_settings
 from stoker_sdk.errors import StokerError, Unavailable
 from stoker_sdk.names import key_from_route
 from stoker_wire.server import Exchange
@@ -113,7 +113,7 @@ class Enqueue:
             self._connecting = asyncio.get_running_loop().create_task(self._open(settings), name="broker")
 
     async def _open(self, settings: BrokerSettings) -> None:
-        from stoker_gateway.queue.connection import connect
+        from stoker_sdk.broker.connection import connect
 
         try:
             self.client = await connect(settings, f"stoker {self._name}")
@@ -139,7 +139,7 @@ class Enqueue:
         self.spawn(self._check_id(id, then), "check id")
 
     async def _check_id(self, id: str, then: Callable[[bool], None]) -> None:
-        from stoker_gateway.queue.lookup import any_of
+        from stoker_sdk.broker.lookup import any_of
 
         client = self.client
         try:

@@ -59,7 +59,7 @@ class Uploads:
 
     async def _remove(self, name: str, subject: str) -> None:
         from stoker_gateway.queue.bodies import remove
-        from stoker_gateway.queue.lookup import last_of
+        from stoker_sdk.broker.lookup import last_of
 
         for _ in range(_TRIES):
             client = self._client()

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from stoker_gateway.queue.lookup import last_of
 from stoker_gateway.queue.stored import BodyRef
-from stoker_gateway.queue.streams import ask
 from stoker_gateway.queue.subjects import BODIES, BUCKET
+from stoker_sdk.broker.lookup import last_of
+from stoker_sdk.broker.requests import ask
 from stoker_sdk.errors import NotFound, Unavailable
 from stoker_sdk.units import format_rfc3339
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from stoker_gateway.queue.bodies import ObjectMeta, decode_meta, made_at, meta_subject, name_in, remove
-from stoker_gateway.queue.lookup import last_of
-from stoker_gateway.queue.streams import ask_whole
 from stoker_gateway.queue.subjects import BODIES, BUCKET, CALLS, DEAD, call_subject, dead_subject
 from stoker_gateway.queue.upload import MOST_SECONDS
+from stoker_sdk.broker.lookup import last_of
+from stoker_sdk.broker.requests import ask_whole
 from stoker_sdk.names import FunctionKey
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Final
 
 import msgspec
 
-from stoker_gateway.queue.settings import BrokerSettings
 from stoker_gateway.queue.stored import MAX_INLINE
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import StokerError
 from stoker_sdk.files import write_whole
 from stoker_sdk.processes import die_with_parent

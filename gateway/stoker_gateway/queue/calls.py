@@ -23,20 +23,17 @@ from msgspec.structs import replace
 
 from stoker_gateway.queue import bodies, kept, losses, outcomes
 from stoker_gateway.queue.callback_queue import WAITING
-from stoker_gateway.queue.connection import check_server, connect, server_info
 from stoker_gateway.queue.counters import CallCounting
 from stoker_gateway.queue.depths import Depths
 from stoker_gateway.queue.kept import BadAnswer, KeptAnswer
 from stoker_gateway.queue.link import Link
 from stoker_gateway.queue.listing import Subjects, marked_by, pages
-from stoker_gateway.queue.lookup import Found, all_of, any_of, last_of, subjects_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, STATES, Outcome, Running
 from stoker_gateway.queue.publisher import EXISTS, STORED, Publisher
 from stoker_gateway.queue.replay import replayed
 from stoker_gateway.queue.room import Mender
-from stoker_gateway.queue.settings import read_settings
 from stoker_gateway.queue.stored import BadCall, BodyRef, decode
-from stoker_gateway.queue.streams import ask, ensure_streams, trim
+from stoker_gateway.queue.streams import ensure_streams, trim
 from stoker_gateway.queue.subjects import (
     ATTEMPTS,
     CALLBACKS,
@@ -59,6 +56,10 @@ from stoker_gateway.queue.subjects import (
 from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
 from stoker_gateway.queue.upkeep import keep_up
 from stoker_gateway.queue.waiting import Waiting
+from stoker_sdk.broker.connection import check_server, connect, server_info
+from stoker_sdk.broker.lookup import Found, all_of, any_of, last_of, subjects_of
+from stoker_sdk.broker.requests import ask
+from stoker_sdk.broker.settings import read_settings
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.messages import CallAttempt, CallbackStatus, CallReplay, CallStatus
 from stoker_sdk.names import FunctionKey, key_from_route

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from stoker_gateway.queue.lookup import first_of
-from stoker_gateway.queue.streams import ask_whole
 from stoker_gateway.queue.subjects import CALLS, key_of_consumer, of_functions
+from stoker_sdk.broker.lookup import first_of
+from stoker_sdk.broker.requests import ask_whole
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import parse_rfc3339

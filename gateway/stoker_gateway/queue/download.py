@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.queue.bodies import chunk_subject
-from stoker_gateway.queue.lookup import Found, page_of
 from stoker_gateway.queue.stored import BodyRef
 from stoker_gateway.queue.subjects import BODIES
+from stoker_sdk.broker.lookup import Found, page_of
 from stoker_sdk.errors import Unavailable
 
 if TYPE_CHECKING:

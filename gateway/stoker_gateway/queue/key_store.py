@@ -16,7 +16,6 @@ import msgspec
 
 from stoker_gateway.queue import keys
 from stoker_gateway.queue.keys import OPEN, Claim, key_token
-from stoker_gateway.queue.lookup import Found, last_of
 from stoker_gateway.queue.subjects import (
     ANSWERS,
     KEYS,
@@ -25,6 +24,7 @@ from stoker_gateway.queue.subjects import (
     key_subject,
     outcome_subject,
 )
+from stoker_sdk.broker.lookup import Found, last_of
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.names import FunctionKey
 

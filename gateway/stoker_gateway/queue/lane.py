@@ -19,10 +19,10 @@ from stoker_gateway.queue.look_back import LookBack
 from stoker_gateway.queue.outcomes import DEAD, Outcome
 from stoker_gateway.queue.policy import settings_of
 from stoker_gateway.queue.run import Run
-from stoker_gateway.queue.streams import ask
 from stoker_gateway.queue.subjects import CALLS, consumer_name, of_functions
 from stoker_gateway.queue.sweep import Sweep
 from stoker_gateway.routes import Route
+from stoker_sdk.broker.requests import ask
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.names import key_from_route
 

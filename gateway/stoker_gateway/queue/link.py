@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from stoker_gateway.queue.credentials import read_credentials
-from stoker_gateway.queue.settings import BrokerSettings
+from stoker_sdk.broker.credentials import read_credentials
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import BadInput
 
 log = logging.getLogger("stoker.queue")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue.lookup import Found, all_of, page_of
-from stoker_gateway.queue.streams import subjects_under
 from stoker_gateway.queue.subjects import of_functions
+from stoker_sdk.broker.lookup import Found, all_of, page_of
+from stoker_sdk.broker.requests import subjects_under
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

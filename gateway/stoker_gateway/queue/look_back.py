@@ -10,8 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue.lookup import all_of, subjects_of
 from stoker_gateway.queue.subjects import ATTEMPTS, OUTCOMES, attempt_subject, outcome_subject
+from stoker_sdk.broker.lookup import all_of, subjects_of
 from stoker_sdk.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -24,12 +24,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stoker_gateway.queue import outcomes
-from stoker_gateway.queue.lookup import Found, all_of, at_sequence, page_of
 from stoker_gateway.queue.outcomes import CANCELLED, DEAD, STATE_HEADER, Outcome
 from stoker_gateway.queue.publisher import RESENT, STORED
 from stoker_gateway.queue.replay import replayed
 from stoker_gateway.queue.stored import BadCall
-from stoker_gateway.queue.streams import ask, last_sequence
 from stoker_gateway.queue.subjects import (
     CALLS,
     OUTCOMES,
@@ -41,6 +39,8 @@ from stoker_gateway.queue.subjects import (
     outcome_subject,
 )
 from stoker_gateway.queue.subjects import DEAD as DEAD_STREAM
+from stoker_sdk.broker.lookup import Found, all_of, at_sequence, page_of
+from stoker_sdk.broker.requests import ask, last_sequence
 from stoker_sdk.errors import BadInput, Conflict, NotFound, Unavailable
 from stoker_sdk.messages import CallReplay, CallsChanged
 from stoker_sdk.names import FunctionKey

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue.streams import STREAMS, ask
+from stoker_gateway.queue.streams import STREAMS
+from stoker_sdk.broker.requests import ask
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue.streams import acknowledged_up_to, ask
 from stoker_gateway.queue.subjects import CALLS, consumer_name, of_functions
+from stoker_sdk.broker.requests import acknowledged_up_to, ask
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.names import FunctionKey
 

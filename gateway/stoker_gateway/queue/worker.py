@@ -27,19 +27,19 @@ from stoker_gateway.link import MAX_LINE as MAX_LINK_LINE
 from stoker_gateway.link import Ack, Change, Count, Counted, Table, decode_for_proxy, encode
 from stoker_gateway.queue import outcomes
 from stoker_gateway.queue.callback_queue import CallbackQueue
-from stoker_gateway.queue.connection import connect
 from stoker_gateway.queue.counters import DELIVERED, FAILED, CallCounting
 from stoker_gateway.queue.lane import Lane
 from stoker_gateway.queue.link import Link
-from stoker_gateway.queue.lookup import first_of
 from stoker_gateway.queue.losses import Quarantine
 from stoker_gateway.queue.outcomes import Running
 from stoker_gateway.queue.publisher import Publisher
 from stoker_gateway.queue.run import HAND_BACK
-from stoker_gateway.queue.settings import read_settings
-from stoker_gateway.queue.streams import last_sequence
 from stoker_gateway.queue.subjects import BELLS, CALLS, CANCEL, DOUBTS, RUNNING, key_and_id, of_functions
 from stoker_gateway.routes import Route
+from stoker_sdk.broker.connection import connect
+from stoker_sdk.broker.lookup import first_of
+from stoker_sdk.broker.requests import last_sequence
+from stoker_sdk.broker.settings import read_settings
 from stoker_sdk.errors import StokerError, Unavailable
 from stoker_sdk.names import key_from_route
 from stoker_sdk.processes import die_with_parent, say_ready

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from stoker_gateway.queue.credentials import Credentials, read_credentials
-from stoker_gateway.queue.settings import BrokerSettings
+from stoker_sdk.broker.credentials import Credentials, read_credentials
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import BadInput, Unavailable
 
 if TYPE_CHECKING:

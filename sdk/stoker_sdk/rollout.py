@@ -6,17 +6,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stoker_sdk.errors import NotFound, StokerError, Unavailable
 
 if TYPE_CHECKING:
-    from stoker_cli.progress import Progress
     from stoker_sdk.client import ControlClient
     from stoker_sdk.function import FunctionSpec, FunctionStatus
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks at a function: short at first, because a warm start takes milliseconds."""
+
+
+class Progress(Protocol):
+    """How one function is doing."""
+
+    def step(self, text: str) -> None:
+        """A new step begins."""
+
+    def log(self, line: str) -> None:
+        """A line of the step's own output."""
 
 
 class Mode(Enum):

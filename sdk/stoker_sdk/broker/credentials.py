@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stoker_gateway.queue.settings import BrokerSettings
+from stoker_sdk.broker.settings import BrokerSettings
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
