@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from stoker_cli.build_context import build_arguments, built_in_for, copied_paths, needs_docker, template_of
+from stoker_builder.request import build_request, needs_docker, template_of
 from stoker_cli.build_flags import DOCKER, LOCAL, BuildFlags
 from stoker_cli.progress import Progress
-from stoker_sdk.archive import BuildSettings, pack
 from stoker_sdk.client import ControlClient
 from stoker_sdk.deployment import has_digest
 from stoker_sdk.errors import StokerError, Unavailable
 from stoker_sdk.messages import BuildLine
-from stoker_sdk.paths import check_tree
 from stoker_sdk.stack import Stack, StackFunction
 
 CLUSTER = "kubernetes"
@@ -39,19 +37,13 @@ def build(
     `arguments` and `options` are added to the function's own. Raises `BadInput` for a bad handler folder,
     `StokerError` with the builder's message when the build fails.
     """
-    folder = stack.handler_folder(function)
-    part = stack.part_of(function)
-    check_tree(folder, f"{part.file}: functions.{function.name}.handler")
-    template = template_of(stack, function)
-    given = build_arguments(function, template, options, arguments)
-    built_in = built_in_for(template) if template else None
-    settings = BuildSettings(function.name, built_in.name if built_in else function.lang, given)
-    own = part.folder / "template" / function.lang
-    sent = own if own.is_dir() and built_in is None else None
+    request = build_request(stack, function, arguments, options)
     progress.step("building")
-    if built_in:
-        progress.log(f"the gateway's own template {built_in.name} takes the place of ./template/{function.lang}")
-    with pack(settings, folder, sent, copied_paths(stack, function)) as archive:
+    if request.replaced:
+        progress.log(
+            f"the gateway's own template {request.replaced.name} takes the place of ./template/{function.lang}"
+        )
+    with request.packed() as archive:
         return _followed(client.build(archive), progress)
 
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from stoker_cli.build_context import build_arguments, template_of, write_context
+from stoker_builder.request import build_arguments, template_of
+from stoker_cli.build_context import write_context
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.docker.build_log import BuildLog
 from stoker_cli.docker.client import REASON, Client, find_buildx, find_client

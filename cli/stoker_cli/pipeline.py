@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import click
 
-from stoker_cli.build_context import template_of, write_context
+from stoker_builder.request import template_of
+from stoker_cli.build_context import write_context
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.builds import is_image, make
 from stoker_cli.deploy_options import Rollout

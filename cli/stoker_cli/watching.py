@@ -90,7 +90,7 @@ def _changed(paths: list[Path], before: Snapshot) -> list[str]:
 
 
 def _paths(read: Callable[[], tuple[Stack, list[Path]]], selection: Selection) -> list[Path]:
-    from stoker_cli.build_context import copied_paths
+    from stoker_builder.request import copied_paths
     from stoker_sdk.stack import select
 
     default = default_stack_file(Path())
