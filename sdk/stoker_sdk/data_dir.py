@@ -115,6 +115,11 @@ class DataDir:
         return self.path / "containers"
 
     @property
+    def git(self) -> Path:
+        """The pipeline's: repositories of the platform's own git remote, and checkouts of running runs."""
+        return self.path / "git"
+
+    @property
     def ids(self) -> Path:
         return self.path / "ids.json"
 

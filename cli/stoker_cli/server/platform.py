@@ -19,6 +19,7 @@ from stoker_builder.interpreter import Interpreter, prepare_interpreter
 from stoker_cli.endpoint_flags import EndpointOptions
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
+from stoker_cli.server.pipeline import PipelineOptions, Surroundings, has_repositories, pipeline_child
 from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
 from stoker_cli.server.supervisor import Child, Supervisor
 from stoker_gateway.providers.kubernetes.settings import ClusterSettings
@@ -54,9 +55,15 @@ class ServeOptions:
     build_ahead: bool = False
     drain_seconds: float = DRAIN_SECONDS
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
+    pipeline: PipelineOptions = field(default_factory=lambda: PipelineOptions())
     cluster: ClusterSettings | None = None
     """Where functions run, if not on this machine."""
     endpoints: EndpointOptions = field(default_factory=EndpointOptions)
+
+    @property
+    def has_pipeline(self) -> bool:
+        """Runs are kept by the broker."""
+        return self.pipeline.enabled and self.queue.enabled
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -107,10 +114,12 @@ def _start(
             supervisor.start(
                 worker_child(options.queue, run, number, options.proxies, options.drain_seconds, environment)
             )
+    addresses = {"http": url("http", http[0]), "https": url("https", https[0])}
+    if options.has_pipeline and not supervisor.stopping:
+        child = _pipeline(options, run, interpreter, addresses, environment)
+        supervisor.start_when_wanted(child, now=has_repositories(options.data))
     metrics = json.loads(control)["metrics"] if control else ""
-    return {
-        "http": url("http", http[0]),
-        "https": url("https", https[0]),
+    return addresses | {
         "metrics": f"http://{metrics}/metrics",
     }
 
@@ -212,12 +221,31 @@ def _proxy(
         "domain": options.endpoints.domain,
         "own_hosts": options.endpoints.own_hosts,
         "inside": options.endpoints.inside,
+        "pipeline_socket": str(run.pipeline_socket) if options.has_pipeline else "",
     }
 
     def command(ready: int) -> list[str]:
         return [sys.executable, "-P", "-m", "stoker_gateway.proxy", json.dumps(settings | {"ready_fd": ready})]
 
     return Child(f"proxy {number}", command, environment, sockets, stop_seconds=options.drain_seconds + 5)
+
+
+def _pipeline(
+    options: ServeOptions,
+    run: RunDir,
+    interpreter: Interpreter | None,
+    addresses: Mapping[str, str],
+    environment: Mapping[str, str],
+) -> Child:
+    around = Surroundings(
+        gateway=addresses["http"],
+        public_url=addresses["https"].replace("//127.0.0.1:", "//localhost:"),
+        python=interpreter.python if interpreter else Path(sys.executable),
+        library_path=interpreter.library_path if interpreter else "",
+        first_id=options.first_id,
+        id_count=options.id_count,
+    )
+    return pipeline_child(options.pipeline, options.data, run, around, environment)
 
 
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,10 +37,13 @@ class Child:
     descriptors: tuple[int, ...] = ()
     stop_seconds: float = 10.0
     answers: Callable[[], bool] | None = None
+    wanted_by: socket.socket | None = None
+    """A listening socket: the process is started when somebody connects there, and may end with 0 when it is idle."""
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started: float = 0.0
     retry_at: float = 0.0
+    resting: bool = False
     ready: int = field(default=-1, repr=False)
 
 
@@ -65,6 +69,11 @@ class Supervisor:
         if not line and not self.stopping:
             raise StokerError(f"{child.name} did not start; what it printed above says why")
         return line
+
+    def start_when_wanted(self, child: Child, *, now: bool = False) -> None:
+        """Look after a child with `wanted_by`. Nobody waits for its start, also when it is to start `now`."""
+        child.resting = not now
+        self._children.append(child)
 
     def _spawn(self, child: Child) -> None:
         child.ready, writer = os.pipe2(os.O_CLOEXEC)
@@ -110,24 +119,31 @@ class Supervisor:
         """Keep the children running until asked to stop."""
         while not self.stopping:
             pidfds = {os.pidfd_open(c.process.pid): c for c in self._children if c.process is not None}
+            wanted = {c.wanted_by.fileno(): c for c in self._children if c.resting and c.wanted_by is not None}
             try:
-                readable, _, _ = select.select([*pidfds, self._wake_reader], [], [], self._pause())
+                readable, _, _ = select.select([*pidfds, *wanted, self._wake_reader], [], [], self._pause())
             finally:
                 for descriptor in pidfds:
                     os.close(descriptor)
             for descriptor in readable:
                 if descriptor in pidfds:
                     self._ended(pidfds[descriptor])
+                elif descriptor in wanted:
+                    wanted[descriptor].resting = False
             self._restart_due()
 
     def _pause(self) -> float | None:
-        waits = [child.retry_at - time.monotonic() for child in self._children if child.process is None]
+        due = [child for child in self._children if child.process is None and not child.resting]
+        waits = [child.retry_at - time.monotonic() for child in due]
         return max(0.0, min(waits)) if waits else None
 
     def _ended(self, child: Child) -> None:
         if child.process is None:
             return
         code = child.process.wait()
+        if code == 0 and child.wanted_by is not None:
+            child.process, child.resting, child.failures, child.retry_at = None, True, 0, 0.0
+            return
         if time.monotonic() - child.started > _STABLE_SECONDS:
             child.failures = 0
         child.failures += 1
@@ -138,7 +154,8 @@ class Supervisor:
 
     def _restart_due(self) -> None:
         for child in self._children:
-            if child.process is None and child.retry_at <= time.monotonic() and not self.stopping:
+            due = child.process is None and not child.resting and child.retry_at <= time.monotonic()
+            if due and not self.stopping:
                 self._spawn(child)
                 # Nobody waits for its line: the others go on meanwhile, and a failure shows as its end.
                 os.close(child.ready)

@@ -76,6 +76,8 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     domain: str = ""
     own_hosts: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
+    pipeline_socket: str = ""
+    """Empty: what is for the git pipeline goes to control, which knows nothing of it."""
 
 
 class ControlLink:
@@ -168,6 +170,7 @@ async def serve(config: ProxyConfig) -> None:
         link.wake,
         max_body=config.max_body,
         max_waiting=config.max_waiting,
+        pipeline_address=f"unix:{config.pipeline_socket}" if config.pipeline_socket else "",
         enqueue=enqueue,
         hosts=Hosts(config.domain, config.own_hosts),
         inside=Inside(config.inside),

@@ -266,7 +266,7 @@ class Call:
         """The replica left without an answer. If its process has ended, control will say why in a moment."""
         entry = self._entry
         target = self._target
-        if self._proxy.is_control(entry):  # and nobody will say why
+        if self._proxy.is_own(entry):  # and nobody will say why
             words = "what was asked may be done or not: look, and ask again"
             self._fail(503, "platform", "unavailable", f"{entry.key} ended before it answered ({reason}); {words}")
         elif target is None:

@@ -1,7 +1,7 @@
 """A proxy: the route table, what comes in, and where it goes. It holds no truth and outlives control.
 
-Everything that is not a call of a function goes to control, by the same path: control is one more entry of the table,
-with one target and no limit of time or number.
+Everything that is not a call of a function goes to control, or to the git pipeline, by the same path: each is one more
+entry of the table, with one target and no limit of time or number.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from stoker_wire.server import Exchange
 _TICK = 0.1
 _PREFIX = b"/function/"
 _ASYNC_PREFIX = b"/async-function/"
+_OF_PIPELINE = (b"/git/", b"/github/", b"/gitlab/", b"/system/runs", b"/system/repositories")
 _DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
 
 
@@ -44,6 +45,7 @@ class Proxy:
         max_body: int,
         max_waiting: int,
         control_wait: float = 10.0,
+        pipeline_address: str = "",
         enqueue: Enqueue | None = None,
         hosts: Hosts | None = None,
         inside: Inside | None = None,
@@ -56,8 +58,8 @@ class Proxy:
         self._entries: dict[str, Entry] = {}
         self._by_token: dict[bytes, Entry] = {}
         self._retired: dict[str, Entry] = {}
-        self._control = Entry("the control API")
-        self._control.update(Route("", math.inf, 0, [Target("control", control_address)]))
+        self._control = _own_entry("the control API", control_address)
+        self._pipeline = _own_entry("the git pipeline", pipeline_address) if pipeline_address else self._control
         self._control_wait = control_wait
         self.enqueue = enqueue or Enqueue(None)
         self._hosts = hosts or Hosts()
@@ -82,12 +84,14 @@ class Proxy:
                 Call(self, exchange, entry, path).begin()
         elif target.startswith(_ASYNC_PREFIX):
             self._handle_async(exchange, target[16:])
+        elif target.startswith(_OF_PIPELINE):
+            Call(self, exchange, self._pipeline, target).begin()
         else:
             Call(self, exchange, self._control, target).begin()
 
-    def is_control(self, entry: Entry) -> bool:
-        """Whether this is the control API, not a function."""
-        return entry is self._control
+    def is_own(self, entry: Entry) -> bool:
+        """Whether this is a part of the platform, not a function."""
+        return entry is self._control or entry is self._pipeline
 
     def _handle_async(self, exchange: Exchange, rest: bytes) -> None:
         if exchange.method == b"DELETE":
@@ -168,7 +172,7 @@ class Proxy:
 
     def wake(self, entry: Entry) -> None:
         """Calls wait. One wake a function is asked for, until the table answers it."""
-        if not entry.woken and not entry.targets and entry is not self._control:
+        if not entry.woken and not entry.targets and not self.is_own(entry):
             entry.woken = True
             self._ask_wake(entry.key)
 
@@ -206,7 +210,8 @@ class Proxy:
         wall = time.time()
         self._wall_offset = time.time_ns() - time.monotonic_ns()
         self.date_line = f"Date: {formatdate(wall, usegmt=True)}\r\n".encode()
-        self._expire_control_waits()
+        self._expire_waits(self._control)
+        self._expire_waits(self._pipeline)
         for entry in [*self._entries.values(), *self._retired.values()]:
             if entry.calls or entry.streams or entry.waiting or entry.bereaved:
                 self._check(entry)
@@ -232,12 +237,12 @@ class Proxy:
         if entry.waiting:
             self.serve_waiting(entry)
 
-    def _expire_control_waits(self) -> None:
-        waiting = self._control.waiting
+    def _expire_waits(self, own: Entry) -> None:
+        waiting = own.waiting
         while waiting and self.now - waiting[0].begun > self._control_wait:
             waiting.popleft().refuse("it does not answer; its log says why")
         if waiting:
-            self.serve_waiting(self._control)
+            self.serve_waiting(own)
 
     # Counters and end
 
@@ -253,6 +258,13 @@ class Proxy:
     def close(self) -> None:
         self._timer.cancel()
         self.pool.close()
+
+
+def _own_entry(name: str, address: str) -> Entry:
+    """A part of the platform: one target, and no limit of time or number."""
+    entry = Entry(name)
+    entry.update(Route("", math.inf, 0, [Target(name, address)]))
+    return entry
 
 
 def _split(rest: bytes) -> tuple[bytes, bytes]:

@@ -39,6 +39,10 @@ class RunDir:
         return self.path / "control.sock"
 
     @property
+    def pipeline_socket(self) -> Path:
+        return self.path / "pipeline.sock"
+
+    @property
     def table_socket(self) -> Path:
         return self.path / "table.sock"
 

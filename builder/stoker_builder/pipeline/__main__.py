@@ -1,0 +1,146 @@
+"""The pipeline process: runs, and the HTTP routes that lead to them, on a unix socket that it is given.
+
+    python -m stoker_builder.pipeline SETTINGS-JSON
+
+It is started when somebody asks for it, or where runs may be open, and ends by itself when it has had nothing to do for
+some minutes. It ends with its supervisor; the runs that were going go on in its next life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from stoker_builder.pipeline.api import RunsApi
+from stoker_builder.pipeline.app import Activity, make_app
+from stoker_builder.pipeline.execution import ExecutionSettings, Executor
+from stoker_builder.pipeline.forge import Forge
+from stoker_builder.pipeline.own.forge import OwnForge
+from stoker_builder.pipeline.own.repositories import Repositories
+from stoker_builder.pipeline.policy import Limits
+from stoker_builder.pipeline.reporter import Reporter
+from stoker_builder.pipeline.runs import Runs
+from stoker_builder.pipeline.store import RunStore
+from stoker_sdk.basic_auth import BasicAuth
+from stoker_sdk.data_dir import ADMIN, DataDir
+from stoker_sdk.errors import StokerError
+from stoker_sdk.ids import UserIds
+from stoker_sdk.processes import die_with_parent, say_ready
+
+log = logging.getLogger("stoker.pipeline")
+
+_LOOK_SECONDS: Final = 30.0
+_MAX_HEAD: Final = 64 * 1024
+
+
+class PipelineSettings(msgspec.Struct, frozen=True):
+    """What the supervisor tells the pipeline. `first_id` is 0 where the platform is not root; `python` runs the hook
+    under any user id, with `library_path` as its LD_LIBRARY_PATH.
+    """
+
+    data_dir: str
+    listen_fd: int
+    ready_fd: int
+    broker_file: str
+    gateway: str
+    public_url: str
+    python: str
+    library_path: str = ""
+    first_id: int = 0
+    id_count: int = 0
+    runs_at_once: int = 2
+    runs_per_owner: int = 1
+    idle_seconds: float = 300.0
+
+
+async def serve(settings: PipelineSettings) -> None:
+    data = DataDir(Path(settings.data_dir))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    executor = Executor(ExecutionSettings(data.git / "checkouts", settings.gateway, data.password, settings.public_url))
+    ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
+    variables = {"LD_LIBRARY_PATH": settings.library_path} if settings.library_path else {}
+    own = OwnForge(data.git, Repositories(data.git / "repositories", ids), Path(settings.python), variables, executor)
+    forges: dict[str, Forge] = {own.name: own}
+    limits = Limits(settings.runs_at_once, settings.runs_per_owner)
+    runs = own.runs = Runs(RunStore(Path(settings.broker_file)), forges, executor, limits)
+    reporter = Reporter(runs, forges)
+    activity = Activity()
+    await runs.start()
+    reporter.take_up()
+    auth = BasicAuth(ADMIN, data.password.read_text().strip())
+    routes = [*RunsApi(runs).routes(), *(route for forge in forges.values() for route in forge.routes())]
+    runner = web.AppRunner(
+        make_app(routes, auth, activity),
+        access_log=None,
+        shutdown_timeout=3.0,
+        handler_cancellation=True,
+        max_line_size=_MAX_HEAD,
+        max_field_size=_MAX_HEAD,
+    )
+    await runner.setup()
+    await web.SockSite(runner, socket.socket(fileno=settings.listen_fd)).start()
+    looking = asyncio.create_task(_look(forges), name="look for missed pushes")
+    gc.collect()
+    gc.freeze()
+    say_ready(settings.ready_fd, b"ready")
+
+    def is_idle() -> bool:
+        quiet = asyncio.get_running_loop().time() - activity.last > settings.idle_seconds
+        return quiet and not activity.requests and not own.is_busy and runs.is_idle and reporter.is_idle
+
+    await _until(stop, is_idle, settings.idle_seconds)
+    looking.cancel()
+    await runner.cleanup()
+    await reporter.close()
+    await executor.close()
+    await runs.close()
+
+
+async def _look(forges: dict[str, Forge]) -> None:
+    while True:
+        for forge in forges.values():
+            try:
+                await forge.look()
+            except StokerError as error:
+                log.warning("%s cannot be looked at: %s", forge.name, error)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _until(stop: asyncio.Event, is_idle: Callable[[], bool], seconds: float) -> None:
+    """Return when told to stop, or when there is nothing to do. What comes later starts the next process."""
+    while not is_idle():
+        try:
+            async with asyncio.timeout(min(seconds, 5.0)):
+                await stop.wait()
+            return
+        except TimeoutError:
+            pass
+
+
+def main() -> None:
+    die_with_parent()
+    os.umask(0o022)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s pipeline %(levelname)s %(message)s")
+    settings = msgspec.json.decode(sys.argv[1], type=PipelineSettings)
+    try:
+        asyncio.run(serve(settings))  # not uvloop: it starts no process under another user id
+    except StokerError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

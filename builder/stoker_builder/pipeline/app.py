@@ -1,0 +1,82 @@
+"""The pipeline's HTTP application. Proxies send it what begins with `/git/`, `/github/`, `/system/runs` and
+`/system/repositories`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from stoker_sdk.basic_auth import BasicAuth
+from stoker_sdk.errors import StokerError
+
+log = logging.getLogger("stoker.pipeline")
+
+_OPEN: Final = ("/github/", "/gitlab/")
+"""What comes from forges proves itself by a signature, which its handler checks."""
+_REALM: Final = {"WWW-Authenticate": 'Basic realm="Stoker"'}
+
+
+class Activity:
+    """Requests that are being answered, and when the last one ended (the loop's clock)."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.last = asyncio.get_running_loop().time()
+
+
+def make_app(routes: Sequence[web.RouteDef], auth: BasicAuth, activity: Activity) -> web.Application:
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        activity.requests += 1
+        try:
+            return await handler(request)
+        finally:
+            activity.requests -= 1
+            activity.last = asyncio.get_running_loop().time()
+
+    @web.middleware
+    async def check_credentials(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(_OPEN) or auth.allows(request.headers.get("Authorization", "")):
+            return await handler(request)
+        return web.Response(status=401, text="unauthorized\n", headers=_REALM)
+
+    app = web.Application(middlewares=[count, answer_errors, check_credentials])
+    app.add_routes(routes)
+    app.on_response_prepare.append(_drop_server_name)
+    return app
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every exception becomes one line for the client; a bug's traceback goes to the log."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return _failure(404, "not-found", f"there is nothing at {request.path[:200]!r}: check the URL")
+    except web.HTTPException as error:
+        return _failure(error.status, "bad-request", error.reason)
+    except StokerError as error:
+        if error.status >= 500:
+            log.warning("%s %s: %s", request.method, request.path, error)
+        return _failure(error.status, error.code, str(error))
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return _failure(500, "internal", "the platform failed: its log has the reason")
+
+
+def _failure(status: int, code: str, message: str) -> web.Response:
+    side = "platform" if status >= 500 else "client"
+    headers = {"X-Stoker-Error": f"{side}; {code}"} | ({"Retry-After": "1"} if status == 503 else {})
+    return web.Response(status=status, text=message + "\n", headers=headers)
+
+
+async def _drop_server_name(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall("Server", None)

@@ -1,0 +1,115 @@
+"""The middle of a run: its process gets the job, its reports become log lines and results, its question an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stoker_builder.pipeline.forge import Remote
+from stoker_builder.pipeline.job import Answer, Job, RemoteSettings, Report
+from stoker_builder.pipeline.run_log import RunLog
+from stoker_builder.pipeline.run_process import RunProcess
+from stoker_sdk.runs import FAILED, QUEUED, SUPERSEDED, Run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, or that it must begin again (`QUEUED`), because its process was killed."""
+
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """`folder` is where runs have their own folders; the gateway is reached with the password in the file."""
+
+    folder: Path
+    gateway: str
+    password_file: Path
+    public_url: str
+    run_timeout: float = 3600.0
+
+
+Note = Callable[..., None]
+"""Takes changed fields of the run."""
+
+MayDeploy = Callable[[], Awaitable[str]]
+"""Gives the reason why the run must not go live, or an empty text."""
+
+_AHEAD_SECONDS: Final = 30.0
+
+
+class Executor:
+    """Starts a process for each run; `prepare` starts one before it is needed, which saves most of a second."""
+
+    def __init__(self, settings: ExecutionSettings) -> None:
+        self._settings = settings
+        self._ahead: asyncio.Task[RunProcess] | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    def prepare(self) -> None:
+        """A run is likely: a push has begun."""
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(RunProcess.start(), name="start a run's process ahead")
+            loop = asyncio.get_running_loop()
+            self._forgetting = loop.call_later(_AHEAD_SECONDS, lambda: loop.create_task(self.close()))
+
+    async def close(self) -> None:
+        """End the one that waits."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await (await ahead).end()
+
+    async def execute(self, run: Run, remote: Remote, log: RunLog, note: Note, may_deploy: MayDeploy) -> Ended:
+        process = await self._take()
+        try:
+            async with asyncio.timeout(self._settings.run_timeout):
+                await process.begin(self._job(run, remote))
+                async for report in process.reports():
+                    if ended := await self._heed(report, process, log, note, may_deploy):
+                        return ended
+        except TimeoutError:
+            return Ended(FAILED, f"it took longer than {self._settings.run_timeout:g} seconds and was stopped")
+        finally:
+            await process.end()
+        return Ended(QUEUED)
+
+    async def _heed(
+        self, report: Report, process: RunProcess, log: RunLog, note: Note, may_deploy: MayDeploy
+    ) -> Ended | None:
+        if report.line:
+            log.say(report.line, report.function)
+        if report.functions is not None:
+            note(functions=report.functions)
+        if report.seconds:
+            note(seconds=report.seconds)
+        if report.may_deploy:
+            stop = await may_deploy()
+            if stop:
+                return Ended(SUPERSEDED, stop)
+            await process.answer(Answer())
+        return Ended(report.state, report.reason) if report.state else None
+
+    async def _take(self) -> RunProcess:
+        ahead, self._ahead = self._ahead, None
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        if ahead is not None and (process := await ahead).is_running:
+            return process
+        return await RunProcess.start()
+
+    def _job(self, run: Run, remote: Remote) -> Job:
+        settings = self._settings
+        where = RemoteSettings(remote.url, remote.protocol, remote.authorization, remote.user or 0)
+        return Job(
+            run,
+            where,
+            folder=str(settings.folder),
+            gateway=settings.gateway,
+            password_file=str(settings.password_file),
+            public_url=settings.public_url,
+        )

@@ -1,0 +1,56 @@
+"""The seam to whoever keeps repositories: our own remote, GitHub, GitLab.
+
+A forge calls `Runs.accept(push)` when a branch has moved; the run is stored when that returns, and to accept the same
+push twice is harmless. Everything else is asked of the forge by these three questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from stoker_sdk.runs import Push, Run
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where a commit is fetched from. `authorization` is a whole header value, or empty; it reaches no disk and no log.
+
+    `protocol` is the one that git may speak: `https`, `http`, or `file` for our own repositories.
+    """
+
+    url: str
+    protocol: str
+    authorization: str = ""
+    user: int | None = None
+    """Whose files they are, where the platform is root and the repository is on this machine."""
+
+
+class Forge(Protocol):
+    """One kind of repository keeper. Errors are `StokerError`s: `Unavailable` is tried again."""
+
+    name: str
+    """As in `Push.forge`."""
+
+    reports: bool
+    """Whether `report` is to be called at all."""
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Its HTTP routes, which check who calls by themselves."""
+
+    async def head(self, push: Push) -> str:
+        """The commit that the push's branch (or pull request) is at now; `GONE` when there is none."""
+
+    async def remote(self, push: Push) -> Remote:
+        """From where, and with which credential of a few minutes' life, the push's commit is fetched."""
+
+    async def report(self, run: Run) -> None:
+        """Tell the forge how a run stands: a commit status, a check run. Called for the newest change only, again with
+        growing pauses until it returns, also after a restart. A run that is over is told once more after a change.
+        """
+
+    async def look(self) -> None:
+        """Find pushes that were missed, and accept them. Called at the start, and now and then."""

@@ -1,0 +1,214 @@
+"""Stages 3 to 5: each function is built with its tests, deployed, waited for; then what left the stack is removed.
+
+A function that fails leaves its old version serving, and does not hold up the others of the stack. Nothing is removed
+unless all of them went well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from stoker_builder.pipeline.run.gateway import FailedBuild, Gateway
+from stoker_builder.pipeline.run.manifest import PLACE, RUN, SHA, SOURCE, Manifest, Wanted, place_mark
+from stoker_builder.pipeline.run.teller import Teller
+from stoker_builder.request import BuildRequest
+from stoker_builder.templates import find_template
+from stoker_builder.tree import digest_of, digest_tree
+from stoker_sdk import __version__
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
+from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.origin import origin_of
+from stoker_sdk.runs import FunctionResult, Push
+
+_COMPARED_WITHOUT: Final = (SHA, RUN)
+_SHA_LABEL: Final = "com.openfaas.cloud.git-sha"
+_FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)|^--- FAIL: (\S+)|^not ok \d+ - (.+)$", re.MULTILINE)
+_CHUNK: Final = 1 << 20
+
+
+def deploy_all(manifest: Manifest, push: Push, gateway: Gateway, teller: Teller, *, url: str, seconds: float) -> None:
+    """Bring the platform to what the manifest says. Failures are in the teller's results. `url` is the public address,
+    `seconds` how long a function may take to get ready. Raises `Superseded`.
+    """
+    teller.expect([FunctionResult(each.name, each.origin.name) for each in manifest.functions])
+    deployed = {status.name: status for status in gateway.functions()}
+    work = _Work(push, gateway, teller, url, seconds)
+    for wanted in manifest.functions:
+        work.bring(wanted, deployed.get(wanted.origin.name))
+    if teller.has_failed():
+        return
+    kept = {wanted.origin.name for wanted in manifest.functions}
+    left = [status for status in deployed.values() if status.name not in kept and is_of(status, push)]
+    if left:
+        work.ask_leave()
+    for status in left:
+        remove(status, gateway, teller)
+
+
+def remove_all(push: Push, gateway: Gateway, teller: Teller) -> None:
+    """The branch or repository is gone, and so are its functions."""
+    for status in gateway.functions():
+        if is_of(status, push):
+            remove(status, gateway, teller)
+
+
+def remove(status: FunctionStatus, gateway: Gateway, teller: Teller) -> None:
+    origin = origin_of(status.annotations)
+    name = origin.function if origin else status.name
+    gateway.remove(status.name)
+    teller.result(name, service=status.name, state="removed")
+    teller.log("removed: it is not in the stack any more", name)
+
+
+def is_of(status: FunctionStatus, push: Push) -> bool:
+    """Whether the function came from this branch (or pull request) of this repository."""
+    return _owner_of(status) == (push.owner.lower(), push.repository.lower(), push.pull, place_mark(push))
+
+
+def _owner_of(status: FunctionStatus) -> tuple[str, str, int, str] | None:
+    annotations = status.annotations or {}
+    try:
+        origin = origin_of(annotations)
+    except BadInput:
+        return None
+    return (origin.owner, origin.repository, origin.pull, annotations.get(PLACE, "")) if origin else None
+
+
+class Superseded(Exception):
+    """Another commit is to be live: this run stops where it is. The message says which."""
+
+
+class _Work:
+    """One function after the other, for one run."""
+
+    def __init__(self, push: Push, gateway: Gateway, teller: Teller, url: str, seconds: float) -> None:
+        self._push = push
+        self._gateway = gateway
+        self._teller = teller
+        self._url = url
+        self._seconds = seconds
+
+    def bring(self, wanted: Wanted, status: FunctionStatus | None) -> None:
+        """Build and deploy it, if anything of it has changed."""
+        name = wanted.name
+        log = self._teller.log_of(name)
+        try:
+            self._check_ours(status)
+            source = source_digest(wanted.request)
+            if status is not None and (status.annotations or {}).get(SOURCE) == source:
+                image = status.image
+            else:
+                image = self._build(wanted)
+            spec = _with_image(wanted.spec, image, source)
+            if status is not None and _says_the_same(status, spec) and _stands(status):
+                self._teller.result(name, state="unchanged", image=image, url=self._address(spec))
+                log(f"unchanged, live at {self._address(spec)}")
+                return
+            self._deploy(name, spec, exists=status is not None)
+        except StokerError as error:
+            self._fail(name, error)
+
+    def _check_ours(self, status: FunctionStatus | None) -> None:
+        if status is None or is_of(status, self._push):
+            return
+        origin = _owner_of(status)
+        whose = f"belongs to {origin[0]}/{origin[1]} {origin[3]}" if origin else "was not deployed by a push"
+        raise Conflict(
+            f"function {status.name!r} {whose}, and is left alone: remove it (`stoker remove {status.name}`), "
+            "or rename this one"
+        )
+
+    def ask_leave(self) -> None:
+        """Raises `Superseded` when the commit must not go live."""
+        if stop := self._teller.may_deploy():
+            raise Superseded(stop)
+
+    def _build(self, wanted: Wanted) -> str:
+        self._teller.result(wanted.name, state="building")
+        log = self._teller.log_of(wanted.name)
+        log("building")
+        with self._teller.timed("build", wanted.name):
+            image, cached = self._gateway.build(wanted.request, log)
+        log(f"built {image}" + (" (unchanged)" if cached else ""))
+        return image
+
+    def _deploy(self, name: str, spec: FunctionSpec, *, exists: bool) -> None:
+        self.ask_leave()
+        self._teller.result(name, state="deploying", image=spec.image)
+        log = self._teller.log_of(name)
+        with self._teller.timed("deploy", name):
+            revision = self._gateway.deploy(spec, exists=exists)
+            self._gateway.wait_until_ready(spec, revision, self._seconds, log)
+        self._teller.result(name, state="deployed", url=self._address(spec))
+        log(f"live at {self._address(spec)}")
+
+    def _fail(self, name: str, error: StokerError) -> None:
+        text = str(error)
+        test = _failed_test(text) if isinstance(error, FailedBuild) else ""
+        reason = f"test failed: {test}" if test else text.splitlines()[0]
+        self._teller.result(name, state="failed", reason=reason, test=test)
+        for line in text.splitlines()[:1] if isinstance(error, FailedBuild) else text.splitlines():
+            self._teller.log(f"failed: {line}", name)
+
+    def _address(self, spec: FunctionSpec) -> str:
+        return f"{self._url}/function/{spec.service}"
+
+
+def source_digest(request: BuildRequest) -> str:
+    """Of all that a build is made from: handler, copied folders, own template or built-in one, arguments, release."""
+    digest = hashlib.sha256()
+    with request.packed() as archive:
+        while chunk := archive.read(_CHUNK):
+            digest.update(chunk)
+    return "sha256:" + digest_of([__version__, digest.digest(), _template_digest(request)])
+
+
+def _template_digest(request: BuildRequest) -> str:
+    if request.template is not None:
+        return "sent along"
+    try:
+        return digest_tree(find_template(request.settings.lang).path)
+    except NotFound:
+        return "unknown"  # the build says so
+
+
+def _with_image(spec: FunctionSpec, image: str, source: str) -> FunctionSpec:
+    return msgspec.structs.replace(spec, image=image, annotations=(spec.annotations or {}) | {SOURCE: source})
+
+
+def _says_the_same(status: FunctionStatus, spec: FunctionSpec) -> bool:
+    """Whether the platform has the function as it is wanted; from which commit does not count."""
+    return _comparable(FunctionStatus.of(spec)) == _comparable(status)
+
+
+def _comparable(status: FunctionStatus) -> list[object]:
+    return [
+        status.image,
+        status.env_vars or {},
+        sorted(status.secrets or []),
+        _without(status.labels, (_SHA_LABEL,)),
+        _without(status.annotations, _COMPARED_WITHOUT),
+        status.limits,
+        status.requests,
+        status.read_only_root_filesystem,
+    ]
+
+
+def _without(values: Mapping[str, str] | None, names: tuple[str, ...]) -> dict[str, str]:
+    return {key: text for key, text in (values or {}).items() if key not in names}
+
+
+def _stands(status: FunctionStatus) -> bool:
+    """Whether its last deploy went well, so that nothing has to be done."""
+    return status.stoker is None or status.stoker.state in ("ready", "zero")
+
+
+def _failed_test(text: str) -> str:
+    """The name of the first failed test in what pytest, go test or a TAP reporter printed; empty if there is none."""
+    match = _FAILED_TEST.search(text)
+    return next((group for group in match.groups() if group), "") if match else ""

@@ -1,0 +1,122 @@
+"""The gateway as a run sees it: the public API, asked again while the platform's parts come and go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from stoker_builder.request import BuildRequest
+from stoker_sdk.client import ControlClient
+from stoker_sdk.credentials import basic_authorization
+from stoker_sdk.data_dir import ADMIN
+from stoker_sdk.errors import Conflict, NotFound, StokerError, Unavailable
+from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.http_client import HttpClient
+from stoker_sdk.messages import BuildLine
+from stoker_sdk.rollout import Mode, deploy, wait_until_ready
+
+PATIENCE: Final = 60.0
+"""Seconds for which the platform may be away, as when a process of it is started again."""
+_PAUSE: Final = 0.25
+_BUILD_TRIES: Final = 3
+_BROKEN: Final = ("internal", "unavailable", "cancelled")
+"""Codes of builds that ended by the platform's fault, such as a builder that was killed."""
+
+T = TypeVar("T")
+
+
+class FailedBuild(StokerError):
+    """The function's source, packages or tests are at fault; the message says what. `code` is the builder's."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Gateway:
+    """Methods raise `StokerError`s; `Unavailable` only after `PATIENCE`."""
+
+    def __init__(self, address: str, password_file: Path) -> None:
+        authorization = basic_authorization(ADMIN, password_file.read_text().strip())
+        self._client = ControlClient(HttpClient(address, authorization, timeout=60))
+
+    def functions(self) -> list[FunctionStatus]:
+        return _patiently(self._client.functions)
+
+    def find(self, name: str) -> FunctionStatus | None:
+        try:
+            return _patiently(lambda: self._client.function(name))
+        except NotFound:
+            return None
+
+    def build(self, request: BuildRequest, log: Callable[[str], None]) -> tuple[str, bool]:
+        """The image, and whether it was there already. Raises `FailedBuild`."""
+        for attempt in range(1, _BUILD_TRIES + 1):
+            try:
+                return self._build_once(request, log)
+            except FailedBuild as error:
+                if error.code not in _BROKEN or attempt == _BUILD_TRIES:
+                    raise
+                log(f"{error}; the build begins again")
+        raise AssertionError
+
+    def _build_once(self, request: BuildRequest, log: Callable[[str], None]) -> tuple[str, bool]:
+        try:
+            with request.packed() as archive:
+                return _result(self._client.build(archive), log)
+        except Unavailable as error:
+            _patiently(self._client.info)  # wait until it is back
+            raise FailedBuild(str(error), "unavailable") from None
+
+    def deploy(self, spec: FunctionSpec, *, exists: bool) -> int:
+        """The revision. Raises `Conflict` when it is there against `exists`: somebody deployed it meanwhile."""
+        if exists:
+            return _patiently(lambda: deploy(self._client, spec, Mode.UPDATE))
+        try:
+            return _patiently(lambda: self._client.create(spec))
+        except Conflict:
+            found = self.find(spec.service)
+            if found is None or (found.annotations or {}) != spec.annotations:
+                raise
+            return found.stoker.revision if found.stoker else 0  # an answer of ours was lost, not the deploy
+
+    def wait_until_ready(self, spec: FunctionSpec, revision: int, seconds: float, log: Callable[[str], None]) -> None:
+        """Raises `StokerError` with the reason why it did not get ready."""
+        wait_until_ready(self._client, spec, revision, seconds, _Lines(log))
+
+    def remove(self, name: str) -> None:
+        try:
+            _patiently(lambda: self._client.remove(name))
+        except NotFound:
+            pass
+
+
+class _Lines:
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.log = log
+
+    def step(self, text: str) -> None:
+        """Not shown: the run has steps of its own."""
+
+
+def _result(lines: Iterable[BuildLine], log: Callable[[str], None]) -> tuple[str, bool]:
+    for line in lines:
+        if line.error:
+            raise FailedBuild(line.error, line.code)
+        if line.image:
+            return line.image, line.cached
+        log(line.log)
+    raise FailedBuild("the build broke off before it had a result", "unavailable")
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return action()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)

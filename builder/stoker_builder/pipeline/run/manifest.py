@@ -1,0 +1,212 @@
+"""Stage 2: what the commit asks for. `stack.yml` at the root is the only truth, and it is checked whole at once.
+
+Settings that belong to the platform's operator are not honoured; each one that stands in the file is named in the log.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from stoker_builder.request import BuildRequest, build_request
+from stoker_sdk.deployment import Overrides, function_spec
+from stoker_sdk.errors import BadInput, NotFound, StokerError
+from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
+from stoker_sdk.names import check_label
+from stoker_sdk.origin import Origin, check_origin
+from stoker_sdk.paths import inside
+from stoker_sdk.runs import Push, Run
+from stoker_sdk.settings import SETTINGS
+from stoker_sdk.stack import Stack, StackFunction, parse_stack
+
+STACK_FILE: Final = "stack.yml"
+SHA: Final = f"{ANNOTATION_PREFIX}sha"
+RUN: Final = f"{ANNOTATION_PREFIX}run"
+SOURCE: Final = f"{ANNOTATION_PREFIX}source"
+"""Annotations beside those of `stoker_sdk.origin`: the commit and the run that it was deployed by, and a digest of
+all that was built."""
+PLACE: Final = f"{ANNOTATION_PREFIX}push"
+"""Which forge and branch it came from; a default branch has no other trace of its name."""
+
+_MAX_STACK: Final = 256 * 1024
+_MAX_FUNCTIONS: Final = 200
+_LABELS_OF_GIT: Final = "com.openfaas.cloud."
+_FIXED_ARGUMENTS: Final = ("TEST_ENABLED", "TEST_TIMEOUT", "TEST_MEMORY")
+_IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build", "build_secrets")
+_LATER: Final = "built/later"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One function that the commit asks for, checked: what is built, and what is deployed (but for its image)."""
+
+    name: str
+    origin: Origin
+    request: BuildRequest
+    spec: FunctionSpec
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The functions of the commit in the file's order, and lines about what is not honoured."""
+
+    functions: tuple[Wanted, ...]
+    notes: tuple[str, ...]
+
+
+def read_manifest(folder: Path, run: Run) -> Manifest:
+    """Everything is looked at before the first build. Raises `BadInput` with file and line."""
+    stack = _read_stack(folder)
+    notes = list(stack.warnings)
+    wanted = [_wanted(stack, function, run, notes) for function in stack.functions]
+    if stack.gateway:
+        notes.append(f"{STACK_FILE}: provider.gateway is not honoured: it is this platform")
+    if stack.templates:
+        notes.append(f"{STACK_FILE}: configuration.templates is not honoured: the platform's templates are used")
+    return Manifest(tuple(wanted), tuple(notes))
+
+
+def origin_of_push(push: Push, function: str) -> Origin:
+    """Who the function is, on the platform and in its addresses. Raises `BadInput`."""
+    branch = "" if push.default or push.pull else push.branch
+    return check_origin(push.owner, push.repository, function, branch=branch, pull=push.pull)
+
+
+def place_mark(push: Push) -> str:
+    """The value of `PLACE`: forge and branch."""
+    return f"{push.forge} {push.branch}"
+
+
+def _read_stack(folder: Path) -> Stack:
+    text = _text(folder)
+    stack = parse_stack(text, {}, file=STACK_FILE, folder=folder, read=lambda name: _environment_file(folder, name))
+    if len(stack.functions) > _MAX_FUNCTIONS:
+        raise BadInput(f"{STACK_FILE}: has {len(stack.functions)} functions, and {_MAX_FUNCTIONS} are the most")
+    return stack
+
+
+def _text(folder: Path) -> str:
+    try:
+        return _read(folder / STACK_FILE, STACK_FILE)
+    except FileNotFoundError:
+        raise NotFound(_no_stack(folder)) from None
+
+
+def _read(path: Path, shown: str) -> str:
+    """A plain file's text; a link is refused, wherever it leads."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadInput(f"{shown}: is a symbolic link or cannot be read: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadInput(f"{shown}: is not a file")
+        content = file.read(_MAX_STACK + 1)
+    if len(content) > _MAX_STACK:
+        raise BadInput(f"{shown}: is larger than {_MAX_STACK >> 10} KiB, too large for a stack file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{shown}: is not UTF-8 text") from None
+
+
+def _environment_file(folder: Path, name: str) -> str:
+    path = inside(folder, name, f"{STACK_FILE}: environment_file {name!r}")
+    try:
+        return _read(path, name)
+    except FileNotFoundError:
+        raise BadInput(f"{STACK_FILE}: environment_file: there is no {name!r}") from None
+
+
+def _no_stack(folder: Path) -> str:
+    text = f"there is no {STACK_FILE} at the root of the repository: it says which functions there are"
+    others = [path.name for path in sorted(folder.glob("*.y*ml")) if _looks_like_a_stack(path)]
+    return f"{text}; rename {others[0]} to {STACK_FILE}" if others else text
+
+
+def _looks_like_a_stack(path: Path) -> bool:
+    try:
+        return bool(parse_stack(_read(path, path.name), {}, file=path.name).functions)
+    except (StokerError, OSError):
+        return False
+
+
+def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str]) -> Wanted:
+    where = f"{STACK_FILE}: functions.{function.name}"
+    if not function.lang or not function.handler:
+        raise BadInput(f"{where}: needs `lang` and `handler`: a push builds what it deploys")
+    notes += [f"{where}.{key} is not honoured here" for key in _IGNORED if getattr(function, key)]
+    arguments = _honoured(f"{where}.build_args", function.build_args, lambda key: key not in _FIXED_ARGUMENTS, notes)
+    labels = _honoured(f"{where}.labels", function.labels, lambda key: not key.startswith(_LABELS_OF_GIT), notes)
+    annotations = _honoured(f"{where}.annotations", function.annotations, _is_theirs, notes)
+    origin = origin_of_push(run.push, function.name)
+    _check_secrets(where, function.secrets, origin.owner)
+    honoured = replace(
+        function,
+        build_args=arguments,
+        namespace="",
+        fprocess="",
+        constraints=(),
+        labels=labels | _labels(run.push),
+        annotations=annotations
+        | origin.annotations
+        | {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)},
+    )
+    spec = msgspec.structs.replace(function_spec(honoured, Overrides(image=_LATER)), service=origin.name)
+    try:
+        spec.check()
+        request = build_request(stack, honoured, {})
+    except StokerError as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(STACK_FILE) else f"{where}: {text}") from None
+    return Wanted(function.name, origin, request, spec)
+
+
+def _honoured(
+    where: str, values: Mapping[str, str], allowed: Callable[[str], bool], notes: list[str]
+) -> dict[str, str]:
+    """Those that a stack file may set; a note for each of the others."""
+    notes += [f"{where}.{key} is not honoured here" for key in values if not allowed(key)]
+    return {key: text for key, text in values.items() if allowed(key)}
+
+
+def _marks(run: Run) -> dict[str, str]:
+    return {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)}
+
+
+def _is_theirs(key: str) -> bool:
+    """Whether a stack file may set the annotation: none of ours but the settings."""
+    prefix, slash, name = key.rpartition("/")
+    return f"{prefix}{slash}" != ANNOTATION_PREFIX or name in (*SETTINGS, "revisions")
+
+
+def _check_secrets(where: str, names: Iterable[str], owner: str) -> None:
+    """Secrets are one owner's by their first part. Raises `BadInput`."""
+    for name in names:
+        if not name.startswith(f"{owner}."):
+            raise BadInput(
+                f"{where}.secrets: {name!r} is not a secret of {owner}: theirs are called {owner}.NAME "
+                f"(`stoker secret create {owner}.{name}`)"
+            )
+
+
+def _labels(push: Push) -> dict[str, str]:
+    """Those by which tools of OpenFaaS Cloud know a function of git; what is no label's value is left out."""
+    values = {"git-cloud": "1", "git-owner": push.owner, "git-repo": push.repository, "git-sha": push.sha}
+    values |= {"git-branch": push.branch, "git-scm": push.forge}
+    labels = {}
+    for key, value in values.items():
+        try:
+            check_label(_LABELS_OF_GIT + key, value)
+        except BadInput:
+            continue
+        labels[_LABELS_OF_GIT + key] = value
+    return labels

@@ -1,0 +1,81 @@
+"""The process of the git pipeline: started when somebody asks for it, and where there are repositories already."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stoker_cli.server.supervisor import Child
+from stoker_gateway.providers.local.launch import RunDir
+from stoker_sdk.data_dir import DataDir
+
+_BACKLOG = 256
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """The flags of `stoker serve` about git, checked."""
+
+    enabled: bool = True
+    runs_at_once: int = 2
+    runs_per_owner: int = 1
+    idle_seconds: float = 300.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a pipeline finds the rest of the platform. `first_id` is 0 where that is not root."""
+
+    gateway: str
+    public_url: str
+    python: Path
+    library_path: str
+    first_id: int
+    id_count: int
+
+
+def pipeline_child(
+    options: PipelineOptions, data: DataDir, run: RunDir, around: Surroundings, environment: Mapping[str, str]
+) -> Child:
+    """The child, and its socket, which is ours: who connects while the process is away waits there."""
+    listener = _listen(run.pipeline_socket)
+    settings = {
+        "data_dir": str(data.path),
+        "listen_fd": listener.fileno(),
+        "broker_file": str(run.broker_file),
+        "gateway": around.gateway,
+        "public_url": around.public_url,
+        "python": str(around.python),
+        "library_path": around.library_path,
+        "first_id": around.first_id,
+        "id_count": around.id_count,
+        "runs_at_once": options.runs_at_once,
+        "runs_per_owner": options.runs_per_owner,
+        "idle_seconds": options.idle_seconds,
+    }
+
+    def command(ready: int) -> list[str]:
+        return [sys.executable, "-P", "-m", "stoker_builder.pipeline", json.dumps(settings | {"ready_fd": ready})]
+
+    return Child("the pipeline", command, environment, (listener.fileno(),), wanted_by=listener)
+
+
+def has_repositories(data: DataDir) -> bool:
+    """Whether runs may be open from an earlier life."""
+    return data.git.is_dir()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old_mask)
+    listener.listen(_BACKLOG)
+    return listener
