@@ -39,6 +39,8 @@ COMMANDS = {
     "logs": ("stoker_cli.logs", "Show what a function printed."),
     "ready": ("stoker_cli.ready", "Wait until the gateway, or a function, can be called."),
     "scale": ("stoker_cli.scale", "Set a function's number of replicas."),
+    "remote": ("stoker_cli.remote", "Connect a git repository, so that a push deploys it."),
+    "runs": ("stoker_cli.runs", "Show, follow, retry and cancel what pushes started."),
     "revisions": ("stoker_cli.revisions", "List what was deployed of a function before."),
     "rollback": ("stoker_cli.rollback", "Put an earlier revision of a function live again."),
     "remove": ("stoker_cli.remove", "Remove functions."),

@@ -33,6 +33,7 @@ from stoker_sdk.messages import (
     Secret,
 )
 from stoker_sdk.names import DEFAULT_NAMESPACE
+from stoker_sdk.runs_client import RunsClient
 
 T = TypeVar("T")
 _STATUS = "X-Stoker-Status"
@@ -84,6 +85,11 @@ class ControlClient:
     @property
     def gateway(self) -> str:
         return self._http.gateway
+
+    @property
+    def runs(self) -> RunsClient:
+        """What is asked of the git pipeline."""
+        return RunsClient(self._http)
 
     def functions(self, namespace: str = "") -> list[FunctionStatus]:
         answer = self._http.call("GET", "/system/functions", query={"namespace": namespace})

@@ -108,3 +108,16 @@ class RunLine(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     at: str
     text: str
     function: str = ""
+
+
+class RepositoryName(msgspec.Struct, frozen=True):
+    """One repository of the platform's own remote."""
+
+    owner: str
+    name: str
+
+
+class RemovedRepository(msgspec.Struct, frozen=True):
+    """`run` is the one that removes its functions."""
+
+    run: int

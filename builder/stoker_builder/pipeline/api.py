@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from stoker_builder.pipeline.app import answered
 from stoker_builder.pipeline.runs import Runs
 from stoker_sdk.errors import BadInput
 from stoker_sdk.runs import STATES, Run, RunLine
@@ -36,10 +37,10 @@ class RunsApi:
         limit = min(_number(query.get("limit") or "50", "limit"), _MOST)
         before = _number(query.get("before") or "0", "before")
         found = [run for run in self._runs.all() if _matches(run, query) and (not before or run.id < before)]
-        return _json(found[:limit])
+        return answered(found[:limit])
 
     async def _show(self, request: web.Request) -> web.Response:
-        return _json(self._runs.get(_id(request)))
+        return answered(self._runs.get(_id(request)))
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         """Lines of JSON. With `follow=true` until the run has ended."""
@@ -58,10 +59,10 @@ class RunsApi:
         return response
 
     async def _retry(self, request: web.Request) -> web.Response:
-        return _json(await self._runs.retry(_id(request)), status=202)
+        return answered(await self._runs.retry(_id(request)), status=202)
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        return _json(await self._runs.cancel(_id(request)))
+        return answered(await self._runs.cancel(_id(request)))
 
 
 def _matches(run: Run, query: Mapping[str, str]) -> bool:
@@ -77,7 +78,3 @@ def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise BadInput(f"{what} is {text[:40]!r}: write a whole number")
     return int(text)
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

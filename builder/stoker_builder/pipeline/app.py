@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -70,6 +71,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return _failure(500, "internal", "the platform failed: its log has the reason")
+
+
+def answered(value: object, status: int = 200) -> web.Response:
+    """Any msgspec value as JSON."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
 def _failure(status: int, code: str, message: str) -> web.Response:

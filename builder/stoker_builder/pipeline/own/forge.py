@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from stoker_builder.pipeline.app import answered
 from stoker_builder.pipeline.execution import Executor
 from stoker_builder.pipeline.forge import Remote
 from stoker_builder.pipeline.own import repositories
@@ -24,7 +25,7 @@ from stoker_builder.tree import remove_tree
 from stoker_sdk.data_dir import ADMIN
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.files import write_whole
-from stoker_sdk.runs import GONE, Push, Run
+from stoker_sdk.runs import GONE, Push, RemovedRepository, RepositoryName, Run
 
 log = logging.getLogger("stoker.pipeline")
 
@@ -141,14 +142,13 @@ class OwnForge:
         write_whole(self._hooks / "proc-receive", f"#!/bin/sh\n{line}\n".encode(), 0o755)
 
     async def _list(self, request: web.Request) -> web.Response:
-        found = [{"owner": each.owner, "name": each.name} for each in self._repositories.all()]
-        return web.json_response(found)
+        return answered([RepositoryName(each.owner, each.name) for each in self._repositories.all()])
 
     async def _remove(self, request: web.Request) -> web.Response:
         """The repository goes at once, its functions by a run."""
         repository = self._repositories.find(request.match_info["owner"], request.match_info["name"])
         run = await self._bury(self._repositories.retire(repository))
-        return web.json_response({"run": run.id}, status=202)
+        return answered(RemovedRepository(run.id), status=202)
 
     async def _bury(self, retired: Repository) -> Run:
         """A retired repository is deleted when the run that removes its functions is stored."""
