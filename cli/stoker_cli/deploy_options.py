@@ -30,6 +30,8 @@ class Rollout:
     patience: float
     timeout: float = 60
     build_arguments: dict[str, str] = field(default_factory=dict)
+    force: bool = False
+    """Also change functions that come from a git repository."""
 
 
 _NAMES = (
@@ -47,6 +49,7 @@ _NAMES = (
     "unpinned",
     "update",
     "replace",
+    "force",
     "no_wait",
     "wait_timeout",
     "timeout",
@@ -67,6 +70,7 @@ _OPTIONS = (
     click.option("--unpinned", is_flag=True, help="Run whatever its tag means, should the registry not answer."),
     click.option("--update/--no-update", default=None, help="Change functions that exist already. [default: yes]"),
     click.option("--replace", is_flag=True, help="Remove functions that exist already, then deploy them."),
+    click.option("--force", is_flag=True, help="Also change functions that come from a git repository."),
     click.option("--no-wait", is_flag=True, help="Do not wait until the functions are ready."),
     click.option("--timeout", default="60s", metavar="DURATION", help="For one answer of the gateway. [default: 60s]"),
     click.option("--wait-timeout", default="3m", metavar="DURATION", help="The longest wait. [default: 3m]"),
@@ -140,4 +144,4 @@ def _rollout(flags: dict[str, Any]) -> Rollout:
     timeout = parse_duration(flags["timeout"], "--timeout")
     if timeout <= 0:
         raise BadUsage("--timeout must be more than nothing")
-    return Rollout(overrides, mode, patience, timeout)
+    return Rollout(overrides, mode, patience, timeout, force=flags["force"])

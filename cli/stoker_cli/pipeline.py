@@ -15,6 +15,7 @@ from stoker_cli.build_context import write_context
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.builds import is_image, make
 from stoker_cli.deploy_options import Rollout
+from stoker_cli.managed import check_leave
 from stoker_cli.parallel import each
 from stoker_cli.progress import Progress, progress_of
 from stoker_sdk.client import ControlClient
@@ -91,6 +92,7 @@ def deploy_functions(
 
 def deploy_one(client: ControlClient, spec: FunctionSpec, rollout: Rollout, progress: Progress) -> None:
     """Deploy a function and, unless told otherwise, wait until it is ready."""
+    check_leave(client, spec.service, spec.namespace, force=rollout.force)
     progress.step("deploying")
     revision = deploy(client, spec, rollout.mode)
     if rollout.patience:

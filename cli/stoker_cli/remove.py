@@ -6,6 +6,7 @@ import click
 
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, required_stack
+from stoker_cli.managed import check_leave
 from stoker_cli.options import Selection, Target, selection_options, target_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.errors import BadUsage, NotFound, StokerError
@@ -15,8 +16,11 @@ from stoker_sdk.errors import BadUsage, NotFound, StokerError
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @target_options
 @selection_options
+@click.option("--force", is_flag=True, help="Also functions that come from a git repository.")
 @click.pass_obj
-def remove(surroundings: Surroundings, target: Target, selection: Selection, names: tuple[str, ...]) -> None:
+def remove(
+    surroundings: Surroundings, target: Target, selection: Selection, names: tuple[str, ...], force: bool
+) -> None:
     """Remove functions: those named, or those of the stack. Calls that are running are finished.
 
     \b
@@ -28,13 +32,14 @@ def remove(surroundings: Surroundings, target: Target, selection: Selection, nam
             raise BadUsage("--filter and --regex choose from a stack: leave them away, or the names")
         with connected(target, surroundings) as client:
             for name in names:
+                check_leave(client, name, target.namespace, force=force)
                 client.remove(name, target.namespace)
                 click.echo(f"{name}: removed")
         return
-    _remove_stack(surroundings, target, selection)
+    _remove_stack(surroundings, target, selection, force)
 
 
-def _remove_stack(surroundings: Surroundings, target: Target, selection: Selection) -> None:
+def _remove_stack(surroundings: Surroundings, target: Target, selection: Selection, force: bool) -> None:
     """Remove what is there; that some were not deployed is said, and is no failure."""
     from stoker_sdk.stack import select
 
@@ -43,7 +48,9 @@ def _remove_stack(surroundings: Surroundings, target: Target, selection: Selecti
     with connected(target, surroundings, stack) as client:
         for function in select(stack.functions, selection.filter, selection.regex):
             try:
-                client.remove(function.name, target.namespace or function.namespace)
+                namespace = target.namespace or function.namespace
+                check_leave(client, function.name, namespace, force=force)
+                client.remove(function.name, namespace)
                 click.echo(f"{function.name}: removed")
             except NotFound:
                 click.echo(f"{function.name}: was not deployed")

@@ -35,6 +35,7 @@ def rollback(
     stoker rollback greet
     stoker rollback greet 3
     """
+    from stoker_cli.managed import warn_of_drift
     from stoker_cli.pipeline import named
     from stoker_cli.progress import progress_of
     from stoker_sdk.function import FunctionSpec
@@ -42,6 +43,7 @@ def rollback(
 
     patience = parse_duration(wait_timeout, "--wait-timeout")
     with connected(target, surroundings) as client:
+        warn_of_drift(client, name, target.namespace)
         done = client.rollback(name, revision or 0, target.namespace)
         if not no_wait:
             with named(name), progress_of(name, steps=1) as progress:

@@ -14,6 +14,7 @@ from running_control import PASSWORD, RunningControl, Shell, running_control, sh
 
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.names import FunctionKey
+from stoker_sdk.origin import check_origin
 
 STACK = """
 version: 1.0
@@ -270,6 +271,26 @@ def test_remove_by_name_and_by_stack(project: Shell, control: RunningControl) ->
     assert project("rm", "greet").out == "greet: removed\n"
     assert project("remove").out.splitlines() == ["greet: was not deployed", "shout: removed"]
     assert project("delete", "greet").code == 1
+
+
+def test_a_function_of_a_repository_is_changed_by_force_only(project: Shell, control: RunningControl) -> None:
+    marks = check_origin("me", "web", "greet").annotations
+    deployed(control, annotations=marks)
+    for command in (("up",), ("deploy", "--name", "greet", "--image", "i:2"), ("remove", "greet"), ("remove",)):
+        refused = project(*command)
+        assert refused.code == 1 and "greet comes from the git repository me/web" in refused.err, command
+    assert control.provider.get(GREET).image == "image:1"
+    control.run(
+        control.provider.deploy(FunctionSpec("greet", "image:2", "openfaas-fn", annotations=marks), create=False)
+    )
+    rolled = project("rollback", "greet")
+    assert rolled.code == 0 and "its next push undoes this" in rolled.err
+    assert project("deploy", "--name", "greet", "--image", "i:2", "--force").code == 0
+    assert project("up", "--force").code == 0
+    control.run(
+        control.provider.deploy(FunctionSpec("greet", "image:2", "openfaas-fn", annotations=marks), create=False)
+    )
+    assert project("remove", "greet", "--force").out == "greet: removed\n"
 
 
 def test_logs_prints_lines_in_order_and_as_json(stoker: Shell, control: RunningControl) -> None:

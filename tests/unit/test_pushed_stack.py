@@ -1,0 +1,160 @@
+"""What a commit may ask for: the stack file of a stranger, read whole before anything is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stoker_builder.pipeline.run.manifest import Manifest, read_manifest
+from stoker_sdk.errors import StokerError
+from stoker_sdk.origin import origin_of
+from stoker_sdk.runs import Push, Run
+
+RUN = Run(7, Push("stoker", "me", "web", "main", "a" * 40))
+HEAD = "provider:\n  name: openfaas\nfunctions:\n"
+GREET = "  greet:\n    lang: python3\n    handler: ./greet\n    image: greet\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    checkout = tmp_path / "checkout"
+    (checkout / "greet").mkdir(parents=True)
+    (checkout / "greet" / "handler.py").write_text("def handle(req):\n    return req\n")
+    return checkout
+
+
+def read(folder: Path, text: str, run: Run = RUN) -> Manifest:
+    (folder / "stack.yml").write_text(text)
+    return read_manifest(folder, run)
+
+
+def test_a_function_is_named_and_marked_by_where_it_comes_from(folder: Path) -> None:
+    (wanted,) = read(folder, HEAD + GREET).functions
+    assert wanted.spec.service == "greet--web--me"
+    assert origin_of(wanted.spec.annotations) == wanted.origin
+    marks = wanted.spec.annotations or {}
+    assert (marks["stoker.dev/sha"], marks["stoker.dev/run"], marks["stoker.dev/push"]) == (
+        "a" * 40,
+        "7",
+        "stoker main",
+    )
+    assert (wanted.spec.labels or {})["com.openfaas.cloud.git-owner"] == "me"
+
+
+def test_what_is_the_operators_is_ignored_and_said(folder: Path) -> None:
+    text = """provider:
+  name: openfaas
+  gateway: http://elsewhere.example.org
+functions:
+  greet:
+    lang: python3
+    handler: ./greet
+    image: evil.example.org/greet:1
+    namespace: openfaas
+    fprocess: cat /etc/shadow
+    constraints: [node=1]
+    build_args: {TEST_ENABLED: "false", LEVEL: "1"}
+    labels: {com.openfaas.cloud.git-owner: you, team: blue}
+    annotations: {stoker.dev/owner: you, stoker.dev/sha: x, stoker.dev/unpinned: "true", topic: news}
+    environment: {MODE: fast, PATH_OF: "${HOME}", DEFAULT: "${X:-d}"}
+"""
+    manifest = read(folder, text)
+    (wanted,) = manifest.functions
+    assert (wanted.spec.namespace, wanted.spec.env_process, wanted.spec.constraints) == ("", "", None)
+    assert wanted.request.settings.build_args == {"LEVEL": "1"}
+    assert (wanted.spec.labels or {})["team"] == "blue"
+    assert (wanted.spec.labels or {})["com.openfaas.cloud.git-owner"] == "me"
+    assert (wanted.spec.annotations or {})["topic"] == "news"
+    assert origin_of(wanted.spec.annotations) == wanted.origin
+    assert wanted.spec.env_vars == {"MODE": "fast", "PATH_OF": "", "DEFAULT": "d"}
+    said = "\n".join(manifest.notes)
+    for name in ("namespace", "fprocess", "constraints", "build_args.TEST_ENABLED", "annotations.stoker.dev/owner"):
+        assert f"functions.greet.{name} is not honoured here" in said
+    assert "provider.gateway is not honoured" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "stack.yml: is empty"),
+        ("functions: [", "stack.yml:1:13: is not YAML"),
+        ("provider: {name: docker}\n", "stack.yml:1:12: provider.name: the provider's name must be openfaas"),
+        (HEAD + GREET.replace("./greet", "../../etc"), "leaves the stack's folder"),
+        (HEAD + GREET.replace("./greet", "/etc"), "is an absolute path"),
+        (HEAD + GREET.replace("./greet", "./nowhere"), "there is no folder './nowhere'"),
+        (HEAD + GREET.replace("  greet:", "  ../greet:"), "function name '../greet' is not allowed"),
+        (HEAD + GREET.replace("  greet:", "  Greet:"), "function name 'Greet' is not allowed"),
+        (HEAD + GREET.replace("    lang: python3\n", ""), "needs `lang` and `handler`"),
+        (HEAD + GREET + GREET, "is written twice"),
+        (HEAD + GREET + "    secrets: [you.key]\n", "'you.key' is not a secret of me"),
+        (HEAD + GREET + "    secrets: [key]\n", "theirs are called me.NAME"),
+        (HEAD + GREET + "    limits: {memory: lots}\n", "is not a quantity"),
+        (HEAD + GREET + "    timeout: soon\n", "is not a duration"),
+        (HEAD + GREET + "    environment: [1]\n", "must be a mapping"),
+        (HEAD + GREET + "    environment_file: [../../../etc/passwd]\n", "leaves the stack's folder"),
+        (HEAD + GREET + "configuration: {copy: [..]}\n", "leaves the stack's folder"),
+        (HEAD + GREET + "configuration: {copy: [.]}\n", "is the whole project"),
+        (HEAD + "".join(GREET.replace("greet:", f"f{n}:", 1) for n in range(201)), "200 are the most"),
+        (
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(8))
+            + HEAD
+            + GREET
+            + "    secrets: *h\n",
+            "stack.yml:",
+        ),
+        ("[" * 100_000, "nested too deeply"),
+        ("a: " + "x" * 300_000, "larger than 256 KiB"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(folder: Path, text: str, said: str) -> None:
+    with pytest.raises(StokerError) as refused:
+        read(folder, text)
+    assert said in str(refused.value)
+    assert "stack.yml" in str(refused.value)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "greet/handler.py", "stack.yml"])
+def test_a_stack_file_that_is_a_link_is_refused(folder: Path, target: str) -> None:
+    (folder / "stack.yml").symlink_to(target)
+    with pytest.raises(StokerError, match="is a symbolic link or cannot be read"):
+        read_manifest(folder, RUN)
+
+
+def test_a_stack_file_that_is_a_pipe_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "stack.yml")
+    with pytest.raises(StokerError, match="is not a file"):
+        read_manifest(folder, RUN)
+
+
+def test_a_handler_folder_that_links_out_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    with pytest.raises(StokerError, match="leaves the stack's folder"):
+        read(folder, HEAD + GREET.replace("./greet", "./linked"))
+    (folder / "greet" / "secret").symlink_to("/etc/shadow")
+    with pytest.raises(StokerError, match="'secret' is a symbolic link that leaves the folder"):
+        read(folder, HEAD + GREET)
+
+
+def test_a_repository_without_a_stack_file_is_told_which_file_to_rename(folder: Path) -> None:
+    with pytest.raises(StokerError, match=r"there is no stack\.yml at the root of the repository"):
+        read_manifest(folder, RUN)
+    (folder / "other.yml").write_text("a: 1\n")
+    (folder / "kubecon.yml").write_text(HEAD + GREET)
+    with pytest.raises(StokerError, match=r"rename kubecon\.yml to stack\.yml"):
+        read_manifest(folder, RUN)
+
+
+def test_other_branches_and_pull_requests_have_names_of_their_own(folder: Path) -> None:
+    pushes = [
+        Push("stoker", "me", "web", "main", "a" * 40),
+        Push("stoker", "me", "web", "dev", "a" * 40, default=False),
+        Push("stoker", "me", "web", "dev", "a" * 40, default=False, pull=3),
+        Push("stoker", "you", "web", "main", "a" * 40),
+    ]
+    names = [read(folder, HEAD + GREET, Run(1, push)).functions[0].spec.service for push in pushes]
+    assert len(set(names)) == len(pushes)
