@@ -49,7 +49,11 @@ STOP_SECONDS = 30.0
 _INDEX_VARIABLES = ("PIP_", "UV_", "SSL_CERT_")
 """Where packages come from on this machine, which builds with requirements need to know."""
 _MARK = "STOKER_TEST_PLATFORM"
-_CHILDREN = {"stoker_gateway.control": "control", "stoker_watchdog.forkserver": "fork server"}
+_CHILDREN = {
+    "stoker_gateway.control": "control",
+    "stoker_watchdog.forkserver": "fork server",
+    "stoker_builder.pipeline": "pipeline",
+}
 _NUMBERED = {"stoker_gateway.proxy": "proxy", "stoker_gateway.queue.worker": "worker"}
 
 T = TypeVar("T")
@@ -138,7 +142,7 @@ class Platform:
             raise
         authorization = self.authorization["Authorization"]
         self._client = ControlClient(HttpClient(self._addresses["http"], authorization, timeout=30))
-        arguments = _command_line(self.pid("control"))
+        arguments = command_line(self.pid("control"))
         self.run_folder = Path(json.loads(arguments[-1])["run_dir"])
         return self
 
@@ -200,7 +204,7 @@ class Platform:
     # Its processes
 
     def pid(self, role: str) -> int:
-        """The pid of "supervisor", "control", "fork server", "broker", "proxy 0", "worker 0", ..."""
+        """The pid of "supervisor", "control", "fork server", "broker", "pipeline", "proxy 0", "worker 0", ..."""
         return wait_for(lambda: self.pids().get(role, 0), f"a process that is {role!r}")
 
     def pids(self) -> dict[str, int]:
@@ -208,7 +212,7 @@ class Platform:
         assert self._process is not None
         roles = {"supervisor": self._process.pid}
         for pid in _children(self._process.pid):
-            line = _command_line(pid)
+            line = command_line(pid)
             for module, role in _NUMBERED.items():
                 if module in line:
                     roles[f"{role} {json.loads(line[-1])['number']}"] = pid
@@ -241,7 +245,7 @@ class Platform:
         try:
             wait_for(lambda: not self.processes(), "the end of every process", seconds)
         except AssertionError:
-            left = {pid: " ".join(_command_line(pid)) for pid in self.processes()}
+            left = {pid: " ".join(command_line(pid)) for pid in self.processes()}
             raise AssertionError(f"processes are left: {left}") from None
 
     # Its addresses
@@ -409,7 +413,7 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _command_line(pid: int) -> list[str]:
+def command_line(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
     except OSError:

@@ -66,7 +66,9 @@ class Gateway:
         try:
             with request.packed() as archive:
                 return _result(self._client.build(archive), log)
-        except Unavailable as error:
+        except StokerError as error:
+            if not isinstance(error, Unavailable) and type(error) is not StokerError:  # the latter is a 500
+                raise
             _patiently(self._client.info)  # wait until it is back
             raise FailedBuild(str(error), "unavailable") from None
 
