@@ -11,6 +11,7 @@ import click
 from stoker_cli.cluster_flags import cluster_options, read_cluster_options
 from stoker_cli.command import Command
 from stoker_cli.endpoint_flags import endpoint_options, read_endpoint_options
+from stoker_cli.git_flags import git_options, read_git_options
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
@@ -107,6 +108,7 @@ def _seconds(text: str, flag: str) -> float:
 @endpoint_options
 @cluster_options
 @queue_options
+@git_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(
@@ -158,5 +160,6 @@ def serve(
         drain_seconds=_seconds(drain, "--drain"),
         cluster=read_cluster_options(others, surroundings.environment),
         queue=read_queue_options(others),
+        pipeline=read_git_options(others),
     )
     return run_platform(options, surroundings.environment)

@@ -83,19 +83,28 @@ functions:
         ("provider: {name: docker}\n", "stack.yml:1:12: provider.name: the provider's name must be openfaas"),
         (HEAD + GREET.replace("./greet", "../../etc"), "leaves the stack's folder"),
         (HEAD + GREET.replace("./greet", "/etc"), "is an absolute path"),
-        (HEAD + GREET.replace("./greet", "./nowhere"), "there is no folder './nowhere'"),
+        (
+            HEAD + GREET.replace("./greet", "./nowhere"),
+            "stack.yml:6:5: functions.greet.handler: there is no folder './nowhere'",
+        ),
         (HEAD + GREET.replace("  greet:", "  ../greet:"), "function name '../greet' is not allowed"),
         (HEAD + GREET.replace("  greet:", "  Greet:"), "function name 'Greet' is not allowed"),
         (HEAD + GREET.replace("    lang: python3\n", ""), "needs `lang` and `handler`"),
         (HEAD + GREET + GREET, "is written twice"),
-        (HEAD + GREET + "    secrets: [you.key]\n", "'you.key' is not a secret of me"),
+        (
+            HEAD + GREET + "    secrets: [you.key]\n",
+            "stack.yml:8:5: functions.greet.secrets: 'you.key' is not a secret of me",
+        ),
         (HEAD + GREET + "    secrets: [key]\n", "theirs are called me.NAME"),
         (HEAD + GREET + "    limits: {memory: lots}\n", "is not a quantity"),
         (HEAD + GREET + "    timeout: soon\n", "is not a duration"),
         (HEAD + GREET + "    environment: [1]\n", "must be a mapping"),
         (HEAD + GREET + "    environment_file: [../../../etc/passwd]\n", "leaves the stack's folder"),
         (HEAD + GREET + "configuration: {copy: [..]}\n", "leaves the stack's folder"),
-        (HEAD + GREET + "configuration: {copy: [.]}\n", "is the whole project"),
+        (
+            HEAD + GREET + "configuration: {copy: [.]}\n",
+            "stack.yml:8:23: configuration.copy[0]: '.' is the whole project",
+        ),
         (HEAD + "".join(GREET.replace("greet:", f"f{n}:", 1) for n in range(201)), "200 are the most"),
         (
             "a: &a [x,x,x,x,x,x,x,x,x]\n"
@@ -105,6 +114,12 @@ functions:
             + "    secrets: *h\n",
             "stack.yml:",
         ),
+        (HEAD + GREET.replace("python3", "cobol"), "template 'cobol' does not exist: choose one of"),
+        (
+            HEAD + GREET.replace("python3", "../../x"),
+            "stack.yml:5:5: functions.greet.lang: template name '../../x' is not allowed",
+        ),
+        (HEAD + GREET.replace("python3", "dockerfile"), "a Dockerfile is not built here"),
         ("[" * 100_000, "nested too deeply"),
         ("a: " + "x" * 300_000, "larger than 256 KiB"),
         ("\x00", "is not YAML"),
@@ -138,6 +153,17 @@ def test_a_handler_folder_that_links_out_is_refused(folder: Path, tmp_path: Path
     (folder / "greet" / "secret").symlink_to("/etc/shadow")
     with pytest.raises(StokerError, match="'secret' is a symbolic link that leaves the folder"):
         read(folder, HEAD + GREET)
+
+
+def test_a_template_of_its_own_is_not_looked_at(folder: Path) -> None:
+    (folder / "template" / "mine").mkdir(parents=True)
+    (folder / "template" / "mine" / "template.yml").symlink_to("/dev/zero")
+    manifest = read(folder, HEAD + GREET)
+    assert "./template is not honoured: the platform's templates are used" in manifest.notes
+    (folder / "template").symlink_to("/")
+    with pytest.raises(StokerError, match="template 'mine' does not exist"):
+        read(folder, HEAD + GREET.replace("python3", "mine"))
+    assert Path("/etc/passwd").exists()
 
 
 def test_a_repository_without_a_stack_file_is_told_which_file_to_rename(folder: Path) -> None:

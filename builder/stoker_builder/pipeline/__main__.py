@@ -26,7 +26,7 @@ from stoker_builder.pipeline.api import RunsApi
 from stoker_builder.pipeline.app import Activity, make_app
 from stoker_builder.pipeline.execution import ExecutionSettings, Executor
 from stoker_builder.pipeline.forge import Forge
-from stoker_builder.pipeline.own.forge import OwnForge
+from stoker_builder.pipeline.own.forge import OwnForge, OwnSettings
 from stoker_builder.pipeline.own.repositories import Repositories
 from stoker_builder.pipeline.policy import Limits
 from stoker_builder.pipeline.reporter import Reporter
@@ -61,6 +61,7 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     id_count: int = 0
     runs_at_once: int = 2
     runs_per_owner: int = 1
+    max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
 
 
@@ -72,7 +73,11 @@ async def serve(settings: PipelineSettings) -> None:
     executor = Executor(ExecutionSettings(data.git / "checkouts", settings.gateway, data.password, settings.public_url))
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     variables = {"LD_LIBRARY_PATH": settings.library_path} if settings.library_path else {}
-    own = OwnForge(data.git, Repositories(data.git / "repositories", ids), Path(settings.python), variables, executor)
+    own = OwnForge(
+        OwnSettings(data.git, Path(settings.python), variables, settings.max_push),
+        Repositories(data.git / "repositories", ids),
+        executor,
+    )
     forges: dict[str, Forge] = {own.name: own}
     limits = Limits(settings.runs_at_once, settings.runs_per_owner)
     runs = own.runs = Runs(RunStore(Path(settings.broker_file)), forges, executor, limits)

@@ -72,7 +72,7 @@ def check_branch(branch: str) -> str:
         or branch.endswith(("/", ".", ".lock"))
         or any(each in branch for each in bad)
         or "/." in branch
-        or branch == "@"
+        or branch in ("@", "HEAD")
     ):
         raise BadInput(f"branch {branch[:80]!r} is not a name that git takes")
     return branch

@@ -27,8 +27,6 @@ class Job(msgspec.Struct, frozen=True):
     password_file: str
     public_url: str
     ready_seconds: float = 120.0
-    allowed_languages: list[str] = []
-    """Empty: all that the gateway has a template for."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ class PipelineOptions:
     enabled: bool = True
     runs_at_once: int = 2
     runs_per_owner: int = 1
+    max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
 
 
@@ -56,6 +57,7 @@ def pipeline_child(
         "id_count": around.id_count,
         "runs_at_once": options.runs_at_once,
         "runs_per_owner": options.runs_per_owner,
+        "max_push": options.max_push,
         "idle_seconds": options.idle_seconds,
     }
 

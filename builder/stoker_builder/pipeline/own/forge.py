@@ -8,8 +8,8 @@ import os
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from aiohttp import web
 
@@ -29,22 +29,29 @@ from stoker_sdk.runs import GONE, Push, RemovedRepository, RepositoryName, Run
 
 log = logging.getLogger("stoker.pipeline")
 
-MAX_PUSH: Final = 256 * 1024 * 1024
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """`folder` holds repositories and our hook; `python` runs the hook under any user id, with `variables`. A push's
+    pack may have `max_push` bytes.
+    """
+
+    folder: Path
+    python: Path
+    variables: Mapping[str, str]
+    max_push: int
 
 
 class OwnForge:
-    """`folder` holds repositories and our hook; `python` runs the hook, under any user id."""
+    """The repositories of this platform. `runs` is set by whoever makes both."""
 
     name = FORGE
     reports = False
 
-    def __init__(
-        self, folder: Path, store: Repositories, python: Path, variables: Mapping[str, str], executor: Executor
-    ) -> None:
+    def __init__(self, settings: OwnSettings, store: Repositories, executor: Executor) -> None:
+        self._settings = settings
         self._repositories = store
-        self._hooks = folder / "hooks"
-        self._python = python
-        self._variables = variables
+        self._hooks = settings.folder / "hooks"
         self._executor = executor
         self._backend: HttpBackend | None = None
         self._receiving: set[asyncio.Task[None]] = set()
@@ -128,7 +135,7 @@ class OwnForge:
             out, _ = await process.communicate()
             program = find_http_backend(out.decode().strip())
             self._write_hook()
-            self._backend = HttpBackend(program, self._hooks, MAX_PUSH, self._variables)
+            self._backend = HttpBackend(program, self._hooks, self._settings.max_push, self._settings.variables)
         return self._backend
 
     def _write_hook(self) -> None:
@@ -138,7 +145,7 @@ class OwnForge:
         self._hooks.chmod(0o755)
         script = self._hooks / "hook.py"
         write_whole(script, (Path(__file__).parent / "hook.py").read_bytes(), 0o644)
-        line = f"exec {shlex.quote(str(self._python))} -IS {shlex.quote(str(script))}"
+        line = f"exec {shlex.quote(str(self._settings.python))} -IS {shlex.quote(str(script))}"
         write_whole(self._hooks / "proc-receive", f"#!/bin/sh\n{line}\n".encode(), 0o755)
 
     async def _list(self, request: web.Request) -> web.Response:

@@ -14,7 +14,10 @@ from typing import Final
 
 import msgspec
 
-from stoker_builder.request import BuildRequest, build_request
+from stoker_builder.pipeline.run.places import with_place
+from stoker_builder.request import DOCKERFILE, BuildRequest, build_request
+from stoker_builder.templates import find_template
+from stoker_builder.tree import remove_tree
 from stoker_sdk.deployment import Overrides, function_spec
 from stoker_sdk.errors import BadInput, NotFound, StokerError
 from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
@@ -34,6 +37,7 @@ all that was built."""
 PLACE: Final = f"{ANNOTATION_PREFIX}push"
 """Which forge and branch it came from; a default branch has no other trace of its name."""
 
+_TEMPLATES: Final = "template"
 _MAX_STACK: Final = 256 * 1024
 _MAX_FUNCTIONS: Final = 200
 _LABELS_OF_GIT: Final = "com.openfaas.cloud."
@@ -62,9 +66,14 @@ class Manifest:
 
 def read_manifest(folder: Path, run: Run) -> Manifest:
     """Everything is looked at before the first build. Raises `BadInput` with file and line."""
-    stack = _read_stack(folder)
-    notes = list(stack.warnings)
-    wanted = [_wanted(stack, function, run, notes) for function in stack.functions]
+    notes = _without_templates(folder)
+    text = _text(folder)
+    try:
+        stack = _read_stack(folder, text)
+        notes += stack.warnings
+        wanted = [_wanted(stack, function, run, notes) for function in stack.functions]
+    except StokerError as error:
+        raise type(error)(with_place(str(error), STACK_FILE, text)) from None
     if stack.gateway:
         notes.append(f"{STACK_FILE}: provider.gateway is not honoured: it is this platform")
     if stack.templates:
@@ -83,8 +92,16 @@ def place_mark(push: Push) -> str:
     return f"{push.forge} {push.branch}"
 
 
-def _read_stack(folder: Path) -> Stack:
-    text = _text(folder)
+def _without_templates(folder: Path) -> list[str]:
+    """A template names the program that a function is, which is not a repository's to say."""
+    templates = folder / _TEMPLATES
+    if not os.path.lexists(templates):
+        return []
+    remove_tree(templates) if templates.is_dir() and not templates.is_symlink() else templates.unlink()
+    return [f"./{_TEMPLATES} is not honoured: the platform's templates are used"]
+
+
+def _read_stack(folder: Path, text: str) -> Stack:
     stack = parse_stack(text, {}, file=STACK_FILE, folder=folder, read=lambda name: _environment_file(folder, name))
     if len(stack.functions) > _MAX_FUNCTIONS:
         raise BadInput(f"{STACK_FILE}: has {len(stack.functions)} functions, and {_MAX_FUNCTIONS} are the most")
@@ -144,6 +161,7 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str]) -
     if not function.lang or not function.handler:
         raise BadInput(f"{where}: needs `lang` and `handler`: a push builds what it deploys")
     notes += [f"{where}.{key} is not honoured here" for key in _IGNORED if getattr(function, key)]
+    _check_template(where, function.lang)
     arguments = _honoured(f"{where}.build_args", function.build_args, lambda key: key not in _FIXED_ARGUMENTS, notes)
     labels = _honoured(f"{where}.labels", function.labels, lambda key: not key.startswith(_LABELS_OF_GIT), notes)
     annotations = _honoured(f"{where}.annotations", function.annotations, _is_theirs, notes)
@@ -180,6 +198,18 @@ def _honoured(
 
 def _marks(run: Run) -> dict[str, str]:
     return {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)}
+
+
+def _check_template(where: str, lang: str) -> None:
+    """Raises `BadInput` for a language that this platform does not build."""
+    if lang == DOCKERFILE:
+        raise BadInput(f"{where}.lang: a Dockerfile is not built here: choose one of `stoker template list`")
+    try:
+        template = find_template(lang)
+    except StokerError as error:
+        raise BadInput(f"{where}.lang: {error}") from None
+    if not template.mode:
+        raise BadInput(f"{where}.lang: template {lang!r} cannot be built without containers: choose another")
 
 
 def _is_theirs(key: str) -> bool:
