@@ -61,6 +61,22 @@ def test_a_broken_test_is_named_and_the_old_version_answers(copy: WorkingCopy) -
     assert copy.answer("greet") == "new you"
 
 
+def test_a_version_that_does_not_start_never_goes_live_not_even_later(copy: WorkingCopy) -> None:
+    copy.commit(greet__handlerDOTpy=handler("old "), stackDOTyml=stack("greet"))
+    assert copy.push().code == 0
+    name = copy.service("greet")
+    with wrk(copy.platform, name, method="POST") as load:
+        copy.commit(greet__handlerDOTpy=handler("new ") + "\n\ndef init():\n    raise OSError('no database')\n")
+        refused = copy.push("-o", "wait")
+        report = load.report()
+    assert refused.code == 1 and "OSError: no database" in refused.said
+    assert (report.bad, report.socket, report.timeout) == (0, 0, 0)
+    assert copy.answer("greet") == "old you"
+    copy.platform.wait_ready(name)
+    copy.platform.scale(name, 3)
+    assert {copy.answer("greet") for _ in range(9)} == {"old you"}
+
+
 def test_a_function_that_leaves_the_stack_is_removed_and_another_repository_keeps_its_own(
     copy: WorkingCopy, tmp_path: Path
 ) -> None:

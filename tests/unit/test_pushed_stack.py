@@ -120,7 +120,7 @@ functions:
             "stack.yml:5:5: functions.greet.lang: template name",
         ),
         (HEAD + GREET.replace("python3", "dockerfile"), "a Dockerfile is not built here"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 20_000, "nested too deeply"),
         ("a: " + "x" * 300_000, "larger than 256 KiB"),
         ("\x00", "is not YAML"),
     ],

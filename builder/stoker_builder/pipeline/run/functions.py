@@ -143,7 +143,12 @@ class _Work:
         log = self._teller.log_of(name)
         with self._teller.timed("deploy", name):
             revision = self._gateway.deploy(spec, exists=exists)
-            self._gateway.wait_until_ready(spec, revision, self._seconds, log)
+            try:
+                self._gateway.wait_until_ready(spec, revision, self._seconds, log)
+            except StokerError:
+                if exists and (serving := self._gateway.go_back(spec.service)):
+                    log(f"revision {serving} goes on serving")
+                raise
         self._teller.result(name, state="deployed", url=self._address(spec))
         log(f"live at {self._address(spec)}")
 

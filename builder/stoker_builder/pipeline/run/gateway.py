@@ -88,6 +88,14 @@ class Gateway:
         """Raises `StokerError` with the reason why it did not get ready."""
         wait_until_ready(self._client, spec, revision, seconds, _Lines(log))
 
+    def go_back(self, name: str) -> int:
+        """Ask for the revision that still serves, so that nothing starts the failed one later; 0 if none does."""
+        status = self.find(name)
+        serving = status.stoker.serving if status and status.stoker else 0
+        if serving:
+            _patiently(lambda: self._client.rollback(name, serving))
+        return serving
+
     def remove(self, name: str) -> None:
         try:
             _patiently(lambda: self._client.remove(name))
