@@ -92,7 +92,7 @@ def test_a_route_asks_for_credentials_unless_it_says_that_it_is_open(
     control: RunningControl, operation: schemathesis.schemas.APIOperation
 ) -> None:
     is_open = operation.definition.raw.get("security") == []
-    url = control.url + operation.path.format(name="greet", rest="x", id="x")
+    url = control.url + operation.path.format(name="greet", rest="x", id="x", owner="x")
     for header in ({}, {"Authorization": "Bearer "}, {"Authorization": "Basic YWRtaW46d3Jvbmc="}):
         answer = requests.request(operation.method, url, headers=header, allow_redirects=False, timeout=10)
         assert (answer.status_code != 401) == is_open

@@ -22,6 +22,7 @@ from stoker_gateway.control import (
     namespaces,
     openapi,
     revisions,
+    runs,
     scale,
     secrets,
 )
@@ -57,6 +58,7 @@ ROUTES = (
     *info.ROUTES,
     *calls.ROUTES,
     *builds.ROUTES,
+    *runs.ROUTES,
     *openapi.ROUTES,
     *health.ROUTES,
 )

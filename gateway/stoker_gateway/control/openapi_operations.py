@@ -25,6 +25,7 @@ from stoker_sdk.messages import (
     Secret,
 )
 from stoker_sdk.names import LABEL_PATTERN, MAX_NAME, SUBDOMAIN_PATTERN
+from stoker_sdk.runs import STATES, RemovedRepository, RepositoryName, Run, RunLine
 
 STRUCTS: Final = (
     FunctionSpec,
@@ -44,6 +45,10 @@ STRUCTS: Final = (
     CallbackStatus,
     CallReplay,
     CallsChanged,
+    Run,
+    RunLine,
+    RepositoryName,
+    RemovedRepository,
 )
 
 PURGED_STATES: Final = ["queued", "running", "dead"]
@@ -286,6 +291,48 @@ _CALLS: Final = (
     ),
 )  # fmt: skip
 
+_RUNS: Final = (
+    Operation(
+        "GET", "/system/runs", "listRuns", "Runs, the newest first: each push that is to go live is one.", "runs",
+        {200: ("At most 500.", list[Run])},
+        query=(
+            _query("owner", "Only runs of this owner."),
+            _query("repository", "Only runs of repositories of this name."),
+            _query("state", "Only runs in this state.", enum=["", *STATES]),
+            _query("before", "Only runs with a smaller id.", type="integer", minimum=0),
+            _query("limit", "The most runs.", type="integer", minimum=1, maximum=500),
+        ),
+        errors=(400, 404),
+    ),
+    Operation(
+        "GET", "/system/runs/{id}", "showRun", "One run, with what became of each function.", "runs",
+        {200: ("The run.", Run)}, errors=(400, 404),
+    ),
+    Operation(
+        "GET", "/system/runs/{id}/log", "runLog", "The run's log, a RunLine a line.", "runs",
+        {200: ("JSON lines.", _LINES)},
+        query=(_query("follow", "Go on until the run has ended.", enum=["true", "false", ""]),),
+        errors=(400, 404, 503),
+    ),
+    Operation(
+        "POST", "/system/runs/{id}/retry", "retryRun", "Run the same commit again, if its branch is still there.",
+        "runs", {202: ("The new run.", Run)}, errors=(400, 404, 409, 503),
+    ),
+    Operation(
+        "DELETE", "/system/runs/{id}", "cancelRun", "Cancel a run that waits or goes.", "runs",
+        {200: ("The run.", Run)}, errors=(400, 404, 409),
+    ),
+    Operation(
+        "GET", "/system/repositories", "listRepositories", "The repositories of the platform's own git remote.",
+        "runs", {200: ("All of them.", list[RepositoryName])}, errors=(404,),
+    ),
+    Operation(
+        "DELETE", "/system/repositories/{owner}/{name}", "removeRepository",
+        "Delete a repository; a run removes its functions.", "runs", {202: ("That run.", RemovedRepository)},
+        errors=(400, 404, 503),
+    ),
+)  # fmt: skip
+
 _PLATFORM: Final = (
     Operation(
         "GET", "/system/info", "showInfo", "What runs here, in which release.", "platform",
@@ -312,4 +359,4 @@ _PLATFORM: Final = (
     ),
 )  # fmt: skip
 
-OPERATIONS: Final = (*_FUNCTIONS, *_SECRETS, *_NAMESPACES, *_CALLS, *_PLATFORM)
+OPERATIONS: Final = (*_FUNCTIONS, *_SECRETS, *_NAMESPACES, *_CALLS, *_RUNS, *_PLATFORM)
