@@ -62,8 +62,8 @@ class ServeOptions:
 
     @property
     def has_pipeline(self) -> bool:
-        """Runs are kept by the broker."""
-        return self.pipeline.enabled and self.queue.enabled
+        """Runs are kept by the broker, and built on this machine."""
+        return self.pipeline.enabled and self.queue.enabled and self.cluster is None
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:

@@ -91,7 +91,8 @@ class Gateway:
     def go_back(self, name: str) -> int:
         """Ask for the revision that still serves, so that nothing starts the failed one later; 0 if none does."""
         status = self.find(name)
-        serving = status.stoker.serving if status and status.stoker else 0
+        condition = status.stoker if status else None
+        serving = condition.serving if condition and condition.state == "failed" else 0
         if serving:
             _patiently(lambda: self._client.rollback(name, serving))
         return serving
