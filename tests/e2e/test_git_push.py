@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -183,10 +184,37 @@ def test_the_live_branch_cannot_be_deleted_but_its_repository_can(copy: WorkingC
 
 
 def test_what_was_pushed_can_be_cloned(copy: WorkingCopy, tmp_path: Path) -> None:
+    (copy.folder / "data").write_bytes(os.urandom(3 << 20))  # more than git sends in one piece
     sha = copy.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
     assert copy.push().code == 0
     assert copy.run("clone", "--quiet", copy.url, str(tmp_path / "clone")).code == 0
     assert sha in copy.run("ls-remote", copy.url).said and "refs/stoker" not in copy.run("ls-remote", copy.url).said
+
+
+def test_of_several_branches_at_once_the_one_called_main_is_live(copy: WorkingCopy) -> None:
+    copy.commit(**passing("greet", "main "), stackDOTyml=stack("greet"))
+    copy.git("checkout", "--quiet", "-b", "another")
+    copy.commit(**passing("greet", "another "))
+    assert copy.push(refs=("another", "main")).code == 0
+    assert copy.answer("greet") == "main you"
+
+
+def test_owners_take_turns(copy: WorkingCopy, tmp_path: Path) -> None:
+    """One owner's ten pushes do not hold up another's one."""
+    others = [WorkingCopy(copy.platform, tmp_path / f"other{n}", f"{copy.owner}/other{n}") for n in range(10)]
+    one = WorkingCopy(copy.platform, tmp_path / "one", f"{copy.owner[:30]}-b/one")
+    for each in (*others, one):
+        each.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    for each in (*others, one):
+        assert each.push("-o", "detach").code == 0
+    runs = copy.platform.client.runs
+    mine = one.runs()[0].id
+    wait_for(lambda: not runs.show(mine).is_open, "the end of the run", 60)
+    waiting = [run for run in runs.list_runs(owner=copy.owner) if run.is_open]
+    assert runs.show(mine).state == "succeeded"
+    assert sum(run.state == "running" for run in waiting) <= 1
+    wait_for(lambda: not any(run.is_open for run in runs.list_runs(owner=copy.owner)), "the others", 100)
+    assert {run.state for run in runs.list_runs(owner=copy.owner)} == {"succeeded"}
 
 
 def test_without_the_password_nothing_is_told(copy: WorkingCopy) -> None:

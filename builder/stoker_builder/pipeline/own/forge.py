@@ -55,6 +55,7 @@ class OwnForge:
         self._executor = executor
         self._backend: HttpBackend | None = None
         self._receiving: set[asyncio.Task[None]] = set()
+        self._looked = self._doubtful = False
         self.runs: Runs
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -80,7 +81,12 @@ class OwnForge:
         """Whoever pushed sees it; nobody else waits for it."""
 
     async def look(self) -> None:
-        """Pushes, and removals, that were cut short before their run was stored."""
+        """Pushes, and removals, that were cut short before their run was stored: an earlier process ended, or the broker
+        stayed away.
+        """
+        if self._looked and not self._doubtful:
+            return
+        self._looked, self._doubtful = True, False
         for retired in self._repositories.retired():
             await self._bury(retired)
         for repository in self._repositories.all():
@@ -91,6 +97,7 @@ class OwnForge:
                     await accept_head(self.runs, repository, branch, ADMIN)
             except StokerError as error:
                 log.warning("%s cannot be looked at: %s", repository, error)
+                self._doubtful = True
 
     def _of(self, push: Push) -> Repository:
         return self._repositories.find(push.owner, push.repository)
@@ -122,6 +129,7 @@ class OwnForge:
     async def _talk(
         self, repository: Repository, by: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self._doubtful = True
         try:
             await talk_to_hook(repository, self.runs, by, reader, writer)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,15 @@ def refusal(command: Command, default: str) -> str:
     return ""
 
 
+def live_branch(named: str, has_commits: bool, pushed: Sequence[str]) -> str:
+    """The branch that is live: the one that the repository names, where it is there. The first push chooses it: the one
+    that the repository names if it comes along, else `master`, else the first.
+    """
+    if has_commits or not pushed or named in pushed:
+        return named
+    return "master" if "master" in pushed else pushed[0]
+
+
 class Receiving:
     """One push. `say` shows a line to the client, and raises `ConnectionError` when nobody listens any more."""
 
@@ -80,14 +89,20 @@ class Receiving:
     async def receive(self, request: HookRequest) -> list[str]:
         """One verdict for each command, as git wants them: `ok REF`, or `ng REF REASON`."""
         verdicts: dict[str, str] = {}
-        live: Run | None = None
+        commands: list[Command] = []
         for old, new, ref in request.commands:
             try:
-                run = await self._carry_out(read_command(old, new, ref))
-                verdicts[ref] = ""
-                live = run or live
-            except StokerError as error:
+                commands.append(read_command(old, new, ref))
+            except BadInput as error:
                 verdicts[ref] = _one_line(str(error))
+        default = await self._choose_default([each.branch for each in commands if each.branch and each.new])
+        live: Run | None = None
+        for command in commands:
+            try:
+                live = await self._carry_out(command, default) or live
+                verdicts[command.ref] = ""
+            except StokerError as error:
+                verdicts[command.ref] = _one_line(str(error))
         if live is not None and "detach" not in request.options:
             ended = await self._follow(live)
             if "wait" in request.options and ended.state != SUCCEEDED:
@@ -95,15 +110,18 @@ class Receiving:
                 verdicts[ref] = _one_line(f"run {ended.id} {ended.state}: {ended.reason}")
         return [f"ng {ref} {reason}" if reason else f"ok {ref}" for ref, reason in verdicts.items()]
 
-    async def _carry_out(self, command: Command) -> Run | None:
+    async def _choose_default(self, pushed: list[str]) -> str:
+        named = await repositories.default_branch(self._repository)
+        default = live_branch(named, bool(await repositories.head_of(self._repository, named)), pushed)
+        if default != named:
+            await repositories.set_default_branch(self._repository, default)
+        return default
+
+    async def _carry_out(self, command: Command, default: str) -> Run | None:
         """Move the ref. The run, if it is the live branch's. Raises `StokerError` when nothing was moved."""
         repository = self._repository
-        default = await repositories.default_branch(repository)
         if why := refusal(command, default):
             raise BadInput(why)
-        if command.branch and command.new and not await repositories.head_of(repository, default):
-            default = command.branch  # the first push decides which branch is live
-            await repositories.set_default_branch(repository, default)
         is_live = command.branch == default
         if is_live:
             await self._runs.check()
