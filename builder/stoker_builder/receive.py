@@ -40,6 +40,7 @@ class Request:
     build_args: dict[str, str]
     handler: Path
     template: Path | None
+    offline: bool = False
 
 
 def receive(stream: BinaryIO, folder: Path) -> Request:
@@ -61,6 +62,7 @@ def receive(stream: BinaryIO, folder: Path) -> Request:
         build_args=settings.build_args,
         handler=folder / HANDLER_PREFIX,
         template=template if template.is_dir() else None,
+        offline=settings.offline,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from stoker_builder.child import Account, Limits, Program, TimedOut, end_all_of
@@ -17,6 +17,7 @@ from stoker_builder.config import StepSettings
 from stoker_builder.environment import Environment
 from stoker_builder.errors import FailedTests
 from stoker_builder.languages.base import TestStep
+from stoker_builder.network import own_network
 from stoker_builder.plan import Plan
 from stoker_builder.staging import lock
 from stoker_builder.tree import copy_tree, hand_over
@@ -46,7 +47,10 @@ def run_tests(plan: Plan, settings: StepSettings, function: Path, environment: E
             limits=Limits(settings.timeout, settings.memory, _MAX_PROCESSES if user is not None else 0),
             account=None if user is None else Account(user, groups),
         )
-        _run(plan, program, workshop, own_command=bool(settings.command))
+        with own_network() if plan.request.offline else nullcontext(True) as alone:
+            if not alone:
+                workshop.log("tests: with the machine's network, because the platform may not make another")
+            _run(plan, program, workshop, own_command=bool(settings.command))
 
 
 def _scratch(function: Path, workshop: Workshop) -> Path:

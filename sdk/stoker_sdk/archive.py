@@ -32,12 +32,15 @@ _IN_MEMORY = 8 << 20
 
 
 class BuildSettings(msgspec.Struct, frozen=True, rename="camel"):
-    """What a build needs beside the files: the first member of the tar, `stoker.json`."""
+    """What a build needs beside the files: the first member of the tar, `stoker.json`. With `offline` the function's
+    tests have a network of their own, where the platform may make one.
+    """
 
     name: str
     lang: str
     build_args: dict[str, str] = {}
     template: str = ""
+    offline: bool = False
 
 
 def pack(

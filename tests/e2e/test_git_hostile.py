@@ -173,6 +173,33 @@ def test_it():
 
 
 @pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs network namespaces")
+def test_a_test_reaches_no_address_but_its_own(copy: WorkingCopy) -> None:
+    host, port = copy.platform.http
+    probe = f"""
+import socket
+import threading
+
+import pytest
+
+
+def test_the_control_api_is_out_of_reach():
+    for address in (({host!r}, {port}), ("1.1.1.1", 53)):
+        with pytest.raises(OSError):
+            socket.create_connection(address, 2)
+
+
+def test_a_server_of_its_own_is_not():
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=lambda: listener.accept()[0].sendall(b"hi")).start()
+    assert socket.create_connection(listener.getsockname(), 2).recv(2) == b"hi"
+"""
+    copy.commit(greet__handlerDOTpy=handler("x "), greet__handler_testDOTpy=probe, stackDOTyml=stack("greet"))
+    pushed = copy.push("-o", "wait")
+    assert pushed.code == 0 and "greet: 2 passed" in pushed.said
+
+
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs user ids")
 def test_what_a_test_starts_ends_with_it(copy: WorkingCopy) -> None:
     bomb = """

@@ -42,6 +42,7 @@ def test_settings_come_first_and_then_the_files_in_order(handler: Path) -> None:
             "lang": "python3",
             "buildArgs": {"A": "b"},
             "template": "",
+            "offline": False,
         }
     assert [(member.name, member.mode) for member in members] == [
         ("stoker.json", 0o644),

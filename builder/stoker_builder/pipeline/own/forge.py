@@ -81,8 +81,8 @@ class OwnForge:
         """Whoever pushed sees it; nobody else waits for it."""
 
     async def look(self) -> None:
-        """Pushes, and removals, that were cut short before their run was stored: an earlier process ended, or the broker
-        stayed away.
+        """Pushes and removals that were cut short before their run was stored: by the end of an earlier process, or a
+        broker that stayed away.
         """
         if self._looked and not self._doubtful:
             return

@@ -185,7 +185,8 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str]) -
     except StokerError as error:
         text = str(error)
         raise type(error)(text if text.startswith(STACK_FILE) else f"{where}: {text}") from None
-    return Wanted(function.name, origin, request, spec)
+    settings = msgspec.structs.replace(request.settings, offline=True)
+    return Wanted(function.name, origin, replace(request, settings=settings), spec)
 
 
 def _honoured(
