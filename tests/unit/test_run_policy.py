@@ -29,7 +29,7 @@ def ids(runs: list[Run]) -> list[int]:
         ([], Limits(), [], []),
         ([run(1)], Limits(), [], [1]),
         ([run(2), run(1, "you")], Limits(2, 2), [], [1, 2]),  # the older one first
-        ([run(1), run(2)], Limits(2, 2), [], [1]),  # one run of a repository at a time
+        ([run(1), run(2)], Limits(2, 2), [], [2]),  # one run of a repository at a time, the newest of its branch
         ([run(1), run(2, branch="dev")], Limits(2, 2), [], [1]),  # also of two branches
         ([run(1), run(2, repository="api")], Limits(2, 1), [], [1]),  # one of an owner
         ([run(1), run(2, repository="api")], Limits(2, 2), [], [1, 2]),
@@ -84,27 +84,23 @@ def test_an_owner_with_many_pushes_delays_another_by_one_run_at_most(owners: lis
         waiting.remove(first)
 
 
-def test_a_newer_push_supersedes_those_of_its_branch_that_wait() -> None:
+def test_the_run_at_the_branchs_commit_supersedes_those_of_it_that_wait() -> None:
     old, other = run(1), run(2, branch="dev")
     going, done, pull = run(3, state=RUNNING), run(4, state=SUCCEEDED), run(5, pull=7)
     new = run(6, sha=B)
-    assert ids(superseded_by(new, [old, other, going, done, pull, new, run(9)])) == [1]
+    assert ids(superseded_by(new, [old, other, going, done, pull, new])) == [1]
+    late = run(9)  # an older commit, whose message came late
+    assert ids(superseded_by(new, [late, new])) == [9]
 
 
-@pytest.mark.parametrize(
-    ("runs", "head", "expected"),
-    [
-        ([run(1)], A, ""),
-        ([run(1)], B, "main is at bbbbbbb now"),
-        ([run(1)], "", "main is gone now"),
-        ([run(1), run(2, state=QUEUED)], A, "run 2 is newer"),
-        ([run(1), run(2, state=FAILED)], A, "run 2 is newer"),
-        ([run(1), run(2, branch="dev")], A, ""),
-        ([run(3), run(2)], A, ""),
-    ],
-)
-def test_an_older_commit_never_goes_live(runs: list[Run], head: str, expected: str) -> None:
-    assert overtaken(runs[0], head, runs) == expected
+@pytest.mark.parametrize(("head", "expected"), [(A, ""), (B, "main is at bbbbbbb now"), ("", "main is gone now")])
+def test_what_the_branch_has_left_never_goes_live(head: str, expected: str) -> None:
+    assert overtaken(run(1), head) == expected
+
+
+def test_a_branch_that_is_gone_is_what_its_removal_wants() -> None:
+    assert overtaken(run(1, sha=""), "") == ""
+    assert overtaken(run(1, sha=""), A) == "main is at aaaaaaa now"
 
 
 @pytest.mark.parametrize(

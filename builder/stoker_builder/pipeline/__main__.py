@@ -104,7 +104,8 @@ async def serve(settings: PipelineSettings) -> None:
 
     def is_idle() -> bool:
         quiet = asyncio.get_running_loop().time() - activity.last > settings.idle_seconds
-        return quiet and not activity.requests and not own.is_busy and runs.is_idle and reporter.is_idle
+        busy = activity.requests or any(forge.is_busy for forge in forges.values())
+        return quiet and not busy and runs.is_idle and reporter.is_idle
 
     await _until(stop, is_idle, settings.idle_seconds)
     looking.cancel()

@@ -38,6 +38,10 @@ class Forge(Protocol):
     reports: bool
     """Whether `report` is to be called at all."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the process must stay: something goes on, or pushes could be missed that `look` has to find."""
+
     def routes(self) -> Sequence[web.RouteDef]:
         """Its HTTP routes, which check who calls by themselves."""
 

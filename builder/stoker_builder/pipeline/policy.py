@@ -36,22 +36,23 @@ def same_push(push: Push, runs: Iterable[Run]) -> Run | None:
     return newest if newest.is_open or newest.state == "succeeded" else None
 
 
-def superseded_by(new: Run, runs: Iterable[Run]) -> list[Run]:
-    """The runs that need not begin any more, now that this one is there."""
-    return [run for run in runs if run.state == QUEUED and run.push.place == new.push.place and run.id < new.id]
+def superseded_by(head: Run, runs: Iterable[Run]) -> list[Run]:
+    """The runs that need not begin any more, now that this one, whose commit the branch is at, is there."""
+    return [run for run in runs if run.state == QUEUED and run.push.place == head.push.place and run.id != head.id]
 
 
 def choose(runs: Sequence[Run], limits: Limits, served: Sequence[str] = ()) -> list[Run]:
     """The runs that begin now, in order. `served` are the owners whose runs began last, the latest at the end.
 
-    Of one repository one run goes at a time. An owner with fewer running is before one with more, then whoever was not
-    served for longer, then the older run.
+    Of one repository one run goes at a time, and of one branch the newest first. An owner with fewer running is before
+    one with more, then whoever was not served for longer, then the older run.
     """
     running = [run for run in runs if run.state == RUNNING]
     busy = {run.push.home for run in running}
     count = Counter(run.push.owner for run in running)
     turn = {owner: place for place, owner in enumerate(served, 1)}
-    waiting = sorted((run for run in runs if run.state == QUEUED), key=lambda run: run.id)
+    newest = {run.push.place: run for run in sorted(runs, key=lambda run: run.id) if run.state == QUEUED}
+    waiting = list(newest.values())
     chosen: list[Run] = []
     while len(running) + len(chosen) < limits.at_once:
         able = [run for run in waiting if run.push.home not in busy and count[run.push.owner] < limits.per_owner]
@@ -66,15 +67,14 @@ def choose(runs: Sequence[Run], limits: Limits, served: Sequence[str] = ()) -> l
     return chosen
 
 
-def overtaken(run: Run, head: str, runs: Iterable[Run]) -> str:
-    """Why the run must not go live: the branch is elsewhere now, or a newer run of it has ended. Empty: it may."""
-    if head != run.push.sha:
-        where = f"at {head[:7]}" if head else "gone"
-        return f"{run.push.branch} is {where} now"
-    newer = [other for other in runs if other.push.place == run.push.place and other.id > run.id]
-    if newer:
-        return f"run {max(other.id for other in newer)} is newer"
-    return ""
+def overtaken(run: Run, head: str) -> str:
+    """Why the run must not go live; empty: it may. `head` is what its branch is at: messages of pushes come late, twice
+    and in any order, so no order of theirs decides.
+    """
+    if head == run.push.sha:
+        return ""
+    where = f"at {head[:7]}" if head else "gone"
+    return f"{run.push.branch} is {where} now"
 
 
 def after_a_kill(run: Run) -> tuple[str, str]:

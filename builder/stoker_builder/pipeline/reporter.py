@@ -24,7 +24,8 @@ _LONGEST_PAUSE: Final = 300.0
 class Reporter:
     """One task for each run that has news for its forge."""
 
-    def __init__(self, runs: Runs, forges: Mapping[str, Forge]) -> None:
+    def __init__(self, runs: Runs, forges: Mapping[str, Forge], first_pause: float = _FIRST_PAUSE) -> None:
+        self._first_pause = first_pause
         self._runs = runs
         self._forges = forges
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -51,7 +52,7 @@ class Reporter:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _tell(self, id: int, forge: Forge) -> None:
-        pause = _FIRST_PAUSE
+        pause = self._first_pause
         try:
             while (run := self._runs.get(id)).reported < run.change:
                 try:
@@ -62,6 +63,6 @@ class Reporter:
                     pause = min(pause * 2, _LONGEST_PAUSE)
                 else:
                     self._runs.reported(run)
-                    pause = _FIRST_PAUSE
+                    pause = self._first_pause
         finally:
             self._tasks.pop(id, None)

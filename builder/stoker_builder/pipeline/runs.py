@@ -26,7 +26,7 @@ from stoker_sdk.units import now_rfc3339
 log = logging.getLogger("stoker.pipeline")
 
 _RETRY_SECONDS: Final = 0.5
-_REMEMBERED: Final = 2000
+_REMEMBERED: Final = 5000
 _SERVED: Final = 100
 
 
@@ -91,8 +91,12 @@ class Runs:
         """Raises `Unavailable` when a run could not be stored now."""
         await self._store.next_id(0)
 
-    async def accept(self, push: Push, *, retry_of: int = 0) -> Run:
-        """The run of this push, stored: a new one, or the one that it has. Raises `Unavailable`: nothing is stored."""
+    async def accept(self, push: Push, *, retry_of: int = 0, at_head: bool = False) -> Run:
+        """The run of this push, stored: a new one, or the one that it has. Raises `Unavailable`: nothing is stored.
+
+        `at_head` says that the branch is surely there now, so that what waits of it is superseded at once. Else that is
+        found out when the run begins.
+        """
         async with self._accepting:
             known = same_push(push, self._runs.values())
             if known is not None and not retry_of:
@@ -104,8 +108,8 @@ class Runs:
             await self._store.put(run)
             self._runs[id] = run
         self._forget_old()
-        for older in superseded_by(run, self._runs.values()):
-            self._supersede(older, f"run {run.id} is newer", run.id)
+        if at_head:
+            self._supersede_others(run)
         self.changed(run)
         self._schedule()
         return run
@@ -206,6 +210,7 @@ class Runs:
             return Ended(FAILED, f"this platform has no connection to {run.push.forge!r} any more")
         if why := await self._overtaken(forge, run):
             return Ended(SUPERSEDED, why)
+        self._supersede_others(run)
         said.say(f"run {run.id}: {run.title}" + (f", attempt {run.attempt}" if run.attempt > 1 else ""))
 
         def note(**changes: Any) -> None:
@@ -217,17 +222,18 @@ class Runs:
         return lambda: self._overtaken(forge, self.get(id))
 
     async def _overtaken(self, forge: Forge, run: Run) -> str:
-        return overtaken(run, await forge.head(run.push), self._runs.values())
+        return overtaken(run, await forge.head(run.push))
 
     async def _finish(self, run: Run, ended: Ended) -> None:
         """Its log and its end are stored, then told."""
         kept = self._logs.get(run.id) or self._logs.setdefault(run.id, self._log_of(run.id))
-        kept.say(f"run {run.id} {ended.state}" + (f": {ended.reason}" if ended.reason else ""))
-        await kept.flush()
-        if ended.state == QUEUED:  # its process was killed
-            state, reason = after_a_kill(run)
-            ended = Ended(state, reason)
+        if ended.state == QUEUED:
+            kept.say("its process was killed")
+            ended = Ended(*after_a_kill(run))
         open_again = ended.state == QUEUED
+        said = "begins again" if open_again else ended.state
+        kept.say(f"run {run.id} {said}" + (f": {ended.reason}" if ended.reason else ""))
+        await kept.flush()
         changes = {
             "state": ended.state,
             "reason": ended.reason,
@@ -242,8 +248,10 @@ class Runs:
         if not open_again:
             self._logs.pop(run.id, None)
 
-    def _supersede(self, run: Run, why: str, by: int) -> None:
-        self._change(run, state=SUPERSEDED, reason=why, ended_at=now_rfc3339(), superseded_by=by)
+    def _supersede_others(self, head: Run) -> None:
+        for run in superseded_by(head, self._runs.values()):
+            why = f"run {head.id} is newer" if head.id > run.id else f"run {head.id} is of the newer commit"
+            self._change(run, state=SUPERSEDED, reason=why, ended_at=now_rfc3339(), superseded_by=head.id)
 
     # Memory, store, followers
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,13 +239,19 @@ def _pipeline(
 ) -> Child:
     around = Surroundings(
         gateway=addresses["http"],
-        public_url=addresses["https"].replace("//127.0.0.1:", "//localhost:"),
+        public_url=_named(addresses["https"], options.names),
         python=interpreter.python if interpreter else Path(sys.executable),
         library_path=interpreter.library_path if interpreter else "",
         first_id=options.first_id,
         id_count=options.id_count,
     )
     return pipeline_child(options.pipeline, options.data, run, around, environment)
+
+
+def _named(address: str, names: Sequence[str]) -> str:
+    """The address with the first name of the certificate that is none for many hosts."""
+    name = next((name for name in names if "*" not in name), "localhost")
+    return f"https://{name}:{address.rpartition(':')[2]}"
 
 
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:

@@ -172,7 +172,7 @@ async def _stored(runs: Runs, push: Push) -> Run:
     deadline = asyncio.get_running_loop().time() + _STORE_SECONDS
     while True:
         try:
-            return await runs.accept(push)
+            return await runs.accept(push, at_head=True)
         except Unavailable:
             if asyncio.get_running_loop().time() > deadline:
                 raise
