@@ -127,6 +127,25 @@ def test_the_pipeline_ends_when_nobody_wants_it_and_is_there_when_somebody_does(
     assert "starting it again" not in platform.log
 
 
+def test_a_push_is_live_at_its_owners_host_and_another_repository_cannot_take_it(
+    make_platform: Callable[..., Platform], tmp_path: Path
+) -> None:
+    platform = make_platform(flags=("--domain", "faas.localhost"))
+    copy = WorkingCopy(platform, tmp_path / "greet", "Me/greet")
+    copy.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    pushed = copy.push()
+    address = f"https://me.faas.localhost:{platform.https[1]}/greet"
+    assert f"greet: live at {address}" in pushed.lines
+    assert copy.runs()[0].functions[0].url == address
+    host = {"Host": "me.faas.localhost"}
+    assert platform.request("POST", "/greet", b"you", host).text == "hello you"
+    other = WorkingCopy(platform, tmp_path / "other", "me/other")
+    other.commit(**passing("greet", "mine "), stackDOTyml=stack("greet"))
+    refused = other.push("-o", "wait")
+    assert refused.code == 1 and "greet--greet--me" in refused.said
+    assert platform.request("POST", "/greet", b"you", host).text == "hello you"
+
+
 def test_without_a_broker_a_push_says_why_it_cannot_be_taken(
     make_platform: Callable[..., Platform], tmp_path: Path
 ) -> None:

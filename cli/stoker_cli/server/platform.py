@@ -239,7 +239,7 @@ def _pipeline(
 ) -> Child:
     around = Surroundings(
         gateway=addresses["http"],
-        public_url=_named(addresses["https"], options.names),
+        public_url=_named(addresses["https"], options.endpoints.own_hosts),
         python=interpreter.python if interpreter else Path(sys.executable),
         library_path=interpreter.library_path if interpreter else "",
         first_id=options.first_id,
@@ -249,9 +249,8 @@ def _pipeline(
 
 
 def _named(address: str, names: Sequence[str]) -> str:
-    """The address with the first name of the certificate that is none for many hosts."""
-    name = next((name for name in names if "*" not in name), "localhost")
-    return f"https://{name}:{address.rpartition(':')[2]}"
+    """The address with the gateway's first own host."""
+    return f"https://{next(iter(names), 'localhost')}:{address.rpartition(':')[2]}"
 
 
 def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:

@@ -38,16 +38,21 @@ def main() -> int:
     try:
         line = sys.stdin.buffer.readline()
         if line:
-            state, reason = _run(msgspec.json.decode(line, type=Job), teller)
-            teller.end(state, reason)
+            _end(teller, *_run(msgspec.json.decode(line, type=Job), teller))
     except StokerError as error:
-        teller.end(FAILED, str(error))
+        _end(teller, FAILED, str(error))
     except (Cancelled, BrokenPipeError):
         return 1
     except Exception:
         logging.exception("the run broke")
-        teller.end(FAILED, "the run broke by a fault of the platform: its log says more")
+        _end(teller, FAILED, "the run broke by a fault of the platform: its log says more")
     return 0
+
+
+def _end(teller: Teller, state: str, reason: str) -> None:
+    """The last word. The pipeline ends us then, and there is nothing left to tidy up."""
+    _ignore_signals()
+    teller.end(state, reason)
 
 
 def _run(job: Job, teller: Teller) -> tuple[str, str]:
@@ -83,9 +88,13 @@ def _own_standard_output() -> int:
 
 
 def _cancel(_number: int, _frame: FrameType | None) -> NoReturn:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # once is enough, and cleaning up must not be cut short
+    _ignore_signals()  # once is enough, and cleaning up must not be cut short
     raise Cancelled
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,9 @@ class _Work:
                 image = self._build(wanted)
             spec = _with_image(wanted.spec, image, source)
             if status is not None and _says_the_same(status, spec) and _stands(status):
-                self._teller.result(name, state="unchanged", image=image, url=self._address(spec))
-                log(f"unchanged, live at {self._address(spec)}")
+                address = self._address(spec, status)
+                self._teller.result(name, state="unchanged", image=image, url=address)
+                log(f"unchanged, live at {address}")
                 return
             self._deploy(name, spec, exists=status is not None)
         except StokerError as error:
@@ -149,8 +150,12 @@ class _Work:
                 if exists and (serving := self._gateway.go_back(spec.service)):
                     log(f"revision {serving} goes on serving")
                 raise
-        self._teller.result(name, state="deployed", url=self._address(spec))
-        log(f"live at {self._address(spec)}")
+        status = self._gateway.find(spec.service)
+        address = self._address(spec, status)
+        self._teller.result(name, state="deployed", url=address)
+        log(f"live at {address}")
+        for refused in status.stoker.refused_urls if status and status.stoker else ():
+            log(f"not at {refused}")
 
     def _fail(self, name: str, error: StokerError) -> None:
         text = str(error)
@@ -160,8 +165,10 @@ class _Work:
         for line in text.splitlines()[:1] if isinstance(error, FailedBuild) else text.splitlines():
             self._teller.log(f"failed: {line}", name)
 
-    def _address(self, spec: FunctionSpec) -> str:
-        return f"{self._url}/function/{spec.service}"
+    def _address(self, spec: FunctionSpec, status: FunctionStatus | None) -> str:
+        """The first public address; where there is none, the one by its name."""
+        public = status.stoker.urls if status and status.stoker else []
+        return public[0] if public else f"{self._url}/function/{spec.service}"
 
 
 def source_digest(request: BuildRequest) -> str:
