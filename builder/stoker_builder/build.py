@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stoker_builder.artefact import publish, write_manifest
+from stoker_builder.build_secrets import forms_of
 from stoker_builder.child import Children
 from stoker_builder.config import Config, step_settings
 from stoker_builder.interpreter import prepare_interpreter
@@ -40,7 +41,9 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
     with staging_folder(config.data.builds) as staging:
         upload = staging / "upload"
         upload.mkdir(mode=0o700)
-        plan = make_plan(receive(stream, upload))
+        request = receive(stream, upload)
+        report.hide(forms_of(request.secrets))
+        plan = make_plan(request)
         image = f"{LOCAL_REGISTRY}/{plan.request.name}@sha256:{plan.digest}"
         if _is_published(plan, config):
             return Built(image, cached=True)
@@ -64,6 +67,7 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
         staging=staging,
         log=report.log,
         waiting=_waiting(report),
+        secrets=plan.request.secrets,
     )
     final, function = config.data.artefact(plan.digest), staging / "function"
     if final.is_dir():

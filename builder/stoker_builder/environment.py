@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stoker_builder.build_secrets import check_clean
 from stoker_builder.staging import lock
 from stoker_builder.tree import close_tree, digest_of
 from stoker_builder.workshop import Workshop
@@ -51,7 +52,9 @@ def ensure_environment(digest: str, install: Callable[[Path], Path], workshop: W
             workshop.log(f"packages: environment {digest[:12]} is there already")
         else:
             workshop.log(f"packages: installing into environment {digest[:12]}")
-            _publish(_sealed(install(path), workshop), path, group)
+            new = _sealed(install(path), workshop)
+            check_clean(new, workshop.secrets)
+            _publish(new, path, group)
     return Environment(digest, path, group)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stoker_builder.build_secrets import environment_of
 from stoker_builder.languages import language_of
 from stoker_builder.languages.base import Inputs, Language
 from stoker_builder.receive import Request
@@ -34,7 +35,8 @@ def make_plan(request: Request) -> Plan:
     """Check the request. Raises `BadInput`, `MissingTool`, and `NotFound` for the template."""
     template = _template(request)
     language = language_of(template)
-    inputs = language.inspect(request.handler, template)
+    found = language.inspect(request.handler, template)
+    inputs = replace(found, environment=environment_of(found.environment, request.secrets))
     digest = _digest(request, template, inputs)
     return Plan(request, template, language, inputs.packages, inputs.environment, digest)
 

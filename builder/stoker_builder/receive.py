@@ -10,12 +10,13 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
 import msgspec
 
+from stoker_builder.build_secrets import check_build_secret
 from stoker_sdk.archive import HANDLER_PREFIX, MAX_BYTES, SETTINGS_NAME, TEMPLATE_PREFIX, BuildSettings
 from stoker_sdk.errors import BadInput
 from stoker_sdk.names import check_environment_key, check_function_name
@@ -41,6 +42,7 @@ class Request:
     handler: Path
     template: Path | None
     offline: bool = False
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def receive(stream: BinaryIO, folder: Path) -> Request:
@@ -63,6 +65,7 @@ def receive(stream: BinaryIO, folder: Path) -> Request:
         handler=folder / HANDLER_PREFIX,
         template=template if template.is_dir() else None,
         offline=settings.offline,
+        secrets=settings.secrets,
     )
 
 
@@ -77,6 +80,8 @@ def read_settings(data: bytes) -> BuildSettings:
         check_environment_key(key)
         if "\0" in value:
             raise BadInput(f"build argument {key!r} holds a NUL character")
+    for key, value in settings.secrets.items():
+        check_build_secret(key, value)
     return settings
 
 

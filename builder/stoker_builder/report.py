@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterable
 
 import msgspec
 
+from stoker_builder.build_secrets import HIDDEN
 from stoker_builder.errors import Cancelled
 
 MAX_LINE = 8192
@@ -20,9 +22,15 @@ class Report:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._hidden: tuple[str, ...] = ()
+
+    def hide(self, texts: Iterable[str]) -> None:
+        """From now on these texts are left out of whatever is told, the first ones first."""
+        self._hidden = tuple(texts)
 
     def log(self, text: str) -> None:
         """One line of the build's log."""
+        text = self._without_hidden(text)
         self._send({"log": text if len(text) <= MAX_LINE else text[:MAX_LINE] + " ..."})
 
     def result(self, image: str, cached: bool) -> None:
@@ -31,7 +39,7 @@ class Report:
 
     def failure(self, message: str, code: str) -> None:
         """The end of one that did not."""
-        self._send({"error": message, "code": code})
+        self._send({"error": self._without_hidden(message), "code": code})
 
     def check_reader(self) -> None:
         """Raise `Cancelled` if nobody reads any more."""
@@ -39,6 +47,11 @@ class Report:
         poll.register(self._descriptor, 0)
         if any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
             raise Cancelled
+
+    def _without_hidden(self, text: str) -> str:
+        for hidden in self._hidden:
+            text = text.replace(hidden, HIDDEN)
+        return text
 
     def _send(self, line: dict[str, str | bool]) -> None:
         data = msgspec.json.encode(line) + b"\n"

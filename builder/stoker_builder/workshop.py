@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_builder.child import Children
@@ -14,7 +14,7 @@ from stoker_builder.interpreter import Interpreter
 @dataclass(frozen=True)
 class Workshop:
     """`staging` is the build's own folder, gone at its end; `log` takes a line of the build's log;
-    `waiting` is called while another build holds what this one needs.
+    `waiting` is called while another build holds what this one needs. `secrets` are variables of the install step.
     """
 
     config: Config
@@ -23,6 +23,7 @@ class Workshop:
     staging: Path
     log: Callable[[str], None]
     waiting: Callable[[], None]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def user_for(self, purpose: str) -> int | None:
         """The id that `UserIds` has for the purpose; None if the platform is not root."""

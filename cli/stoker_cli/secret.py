@@ -84,6 +84,37 @@ def create(
     click.echo(f"{name}: created")
 
 
+@secret.command("seal", cls=Command)
+@click.argument("name")
+@target_options
+@value_options
+@click.option("--for", "repository", required=True, metavar="OWNER/REPOSITORY", help="Whose builds may open it.")
+@click.pass_obj
+def seal_secret(
+    surroundings: Surroundings,
+    target: Target,
+    name: str,
+    from_literal: str | None,
+    from_file: Path | None,
+    trim: bool | None,
+    repository: str,
+) -> None:
+    """Seal a build secret, so that it may stand in a git repository: only the platform can open it, for that
+    repository. In stack.yml build_secrets names the file; the step that installs packages has the variable NAME.
+
+    \b
+    stoker secret seal INDEX_TOKEN --for me/shop < token.txt > index-token.sealed
+    """
+    from stoker_cli.runs import split_repository
+    from stoker_sdk.sealing import purpose_of, seal
+
+    owner, repository_name = split_repository(repository)
+    value = _value(from_literal, from_file, True if trim is None else trim)
+    with connected(target, surroundings) as client:
+        key = client.runs.seal_key()
+    click.echo(seal(key, value, purpose_of(owner, repository_name, name)))
+
+
 @secret.command("update", cls=Command)
 @click.argument("name")
 @target_options

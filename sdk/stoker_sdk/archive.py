@@ -41,6 +41,8 @@ class BuildSettings(msgspec.Struct, frozen=True, rename="camel"):
     build_args: dict[str, str] = {}
     template: str = ""
     offline: bool = False
+    secrets: dict[str, str] = {}
+    """Variables of the step that installs packages; they reach no log and nothing that is published."""
 
 
 def pack(

@@ -115,6 +115,11 @@ class DataDir:
         return self.path / "containers"
 
     @property
+    def seal_key(self) -> Path:
+        """Mode 0600; the private key of what `stoker secret seal` seals, raw."""
+        return self.path / "seal.key"
+
+    @property
     def git(self) -> Path:
         """The pipeline's: repositories of the platform's own git remote, and checkouts of running runs."""
         return self.path / "git"

@@ -121,3 +121,9 @@ class RemovedRepository(msgspec.Struct, frozen=True):
     """`run` is the one that removes its functions."""
 
     run: int
+
+
+class SealKey(msgspec.Struct, frozen=True, rename="camel"):
+    """What `stoker secret seal` seals with: an X25519 public key, base64 on the wire."""
+
+    public_key: bytes

@@ -9,7 +9,7 @@ import msgspec
 
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.http_client import Answer, HttpClient, raise_for_status
-from stoker_sdk.runs import RemovedRepository, RepositoryName, Run, RunLine
+from stoker_sdk.runs import RemovedRepository, RepositoryName, Run, RunLine, SealKey
 
 T = TypeVar("T")
 
@@ -54,6 +54,10 @@ class RunsClient:
         """Delete it; its functions are removed by the run whose id this is."""
         answer = self._http.call("DELETE", f"/system/repositories/{owner}/{name}")
         return self._decode(answer, RemovedRepository).run
+
+    def seal_key(self) -> bytes:
+        """The public key for secrets that may stand in a repository."""
+        return self._decode(self._http.call("GET", "/system/seal-key"), SealKey).public_key
 
     def _decode(self, answer: Answer, kind: type[T]) -> T:
         return self._parse(answer.body, kind)

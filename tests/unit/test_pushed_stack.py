@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from stoker_builder.pipeline.run.manifest import Manifest, read_manifest
+from stoker_builder.pipeline.seal_key import read_seal_key
 from stoker_sdk.errors import StokerError
 from stoker_sdk.origin import origin_of
 from stoker_sdk.runs import Push, Run
+from stoker_sdk.sealing import public_key_of, seal
 
 RUN = Run(7, Push("stoker", "me", "web", "main", "a" * 40))
 HEAD = "provider:\n  name: openfaas\nfunctions:\n"
@@ -27,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, text: str, run: Run = RUN) -> Manifest:
     (folder / "stack.yml").write_text(text)
-    return read_manifest(folder, run)
+    return read_manifest(folder, run, folder.parent / "seal.key")
 
 
 def test_a_function_is_named_and_marked_by_where_it_comes_from(folder: Path) -> None:
@@ -136,13 +138,13 @@ def test_what_cannot_be_used_is_refused_with_its_place(folder: Path, text: str, 
 def test_a_stack_file_that_is_a_link_is_refused(folder: Path, target: str) -> None:
     (folder / "stack.yml").symlink_to(target)
     with pytest.raises(StokerError, match="is a symbolic link or cannot be read"):
-        read_manifest(folder, RUN)
+        read_manifest(folder, RUN, folder.parent / "seal.key")
 
 
 def test_a_stack_file_that_is_a_pipe_is_refused(folder: Path) -> None:
     os.mkfifo(folder / "stack.yml")
     with pytest.raises(StokerError, match="is not a file"):
-        read_manifest(folder, RUN)
+        read_manifest(folder, RUN, folder.parent / "seal.key")
 
 
 def test_a_handler_folder_that_links_out_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -168,11 +170,11 @@ def test_a_template_of_its_own_is_not_looked_at(folder: Path) -> None:
 
 def test_a_repository_without_a_stack_file_is_told_which_file_to_rename(folder: Path) -> None:
     with pytest.raises(StokerError, match=r"there is no stack\.yml at the root of the repository"):
-        read_manifest(folder, RUN)
+        read_manifest(folder, RUN, folder.parent / "seal.key")
     (folder / "other.yml").write_text("a: 1\n")
     (folder / "kubecon.yml").write_text(HEAD + GREET)
     with pytest.raises(StokerError, match=r"rename kubecon\.yml to stack\.yml"):
-        read_manifest(folder, RUN)
+        read_manifest(folder, RUN, folder.parent / "seal.key")
 
 
 def test_other_branches_and_pull_requests_have_names_of_their_own(folder: Path) -> None:
@@ -184,3 +186,39 @@ def test_other_branches_and_pull_requests_have_names_of_their_own(folder: Path) 
     ]
     names = [read(folder, HEAD + GREET, Run(1, push)).functions[0].spec.service for push in pushes]
     assert len(set(names)) == len(pushes)
+
+
+def test_a_build_secret_is_opened_for_its_repository_alone(folder: Path) -> None:
+    key = public_key_of(read_seal_key(folder.parent / "seal.key"))
+    text = HEAD + GREET + "    build_secrets: {INDEX_TOKEN: token.sealed}\n"
+    (folder / "token.sealed").write_text(seal(key, b"s3cr3t-token", "me/web INDEX_TOKEN"))
+    (wanted,) = read(folder, text).functions
+    assert wanted.request.settings.secrets == {"INDEX_TOKEN": "s3cr3t-token"}
+    for other in (Push("stoker", "me", "api", "main", "a" * 40), Push("stoker", "you", "web", "main", "a" * 40)):
+        with pytest.raises(StokerError, match=r"stack\.yml:8:21: .*was not sealed for"):
+            read(folder, text, Run(1, other))
+    with pytest.raises(StokerError, match="was not sealed for me/web OTHER_TOKEN"):
+        read(folder, text.replace("INDEX_TOKEN", "OTHER_TOKEN"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("INDEX_TOKEN", "nowhere", "there is no 'nowhere' in the repository"),
+        ("INDEX_TOKEN", "../seal.key", "leaves the stack's folder"),
+        ("INDEX_TOKEN", "plain", "is not a sealed secret"),
+        ("LD_PRELOAD", "sealed", "is not allowed"),
+        ("UV_CACHE_DIR", "sealed", "is not allowed"),
+        ("PATH", "sealed", "is not allowed"),
+        ("lower", "sealed", "is not allowed"),
+        ("SHORT", "short", "has fewer than 6 characters"),
+    ],
+)
+def test_build_secrets_that_cannot_be_used(folder: Path, name: str, file: str, said: str) -> None:
+    key = public_key_of(read_seal_key(folder.parent / "seal.key"))
+    (folder / "plain").write_text("s3cr3t-token")
+    (folder / "sealed").write_text(seal(key, b"s3cr3t-token", f"me/web {name}"))
+    (folder / "short").write_text(seal(key, b"x", f"me/web {name}"))
+    with pytest.raises(StokerError) as refused:
+        read(folder, HEAD + GREET + f"    build_secrets: {{{name}: {file}}}\n")
+    assert said in str(refused.value) and "s3cr3t" not in str(refused.value)

@@ -174,6 +174,7 @@ def _install(packages: str, workshop: Workshop) -> Path:
 
 def _run_npm(command: list[str], target: Path, workshop: Workshop) -> None:
     variables = {
+        **workshop.secrets,
         "npm_config_cache": str(cache_folder("npm", workshop)),
         "npm_config_update_notifier": "false",
         "npm_config_progress": "false",

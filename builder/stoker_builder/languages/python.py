@@ -6,7 +6,9 @@ import os
 import py_compile
 import shlex
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from stoker_builder.child import TimedOut
@@ -129,12 +131,14 @@ def _compile_all(new: Path, final: Path, workshop: Workshop) -> None:
 
 def _uv(command: list[str], workshop: Workshop) -> Program:
     interpreter = workshop.interpreter
-    return _program([str(interpreter.uv), *command, "--python", str(interpreter.python)], workshop)
+    command = [str(interpreter.uv), *command, "--python", str(interpreter.python)]
+    return _program(command, workshop, workshop.secrets)
 
 
-def _program(command: list[str], workshop: Workshop) -> Program:
+def _program(command: list[str], workshop: Workshop, secrets: Mapping[str, str] = MappingProxyType({})) -> Program:
     library_path = workshop.interpreter.library_path
     variables = {
+        **secrets,
         "UV_CACHE_DIR": str(cache_folder("uv", workshop)),
         "UV_PYTHON_DOWNLOADS": "never",
         **({"LD_LIBRARY_PATH": library_path} if library_path else {}),

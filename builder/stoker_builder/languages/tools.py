@@ -100,6 +100,8 @@ def own_folder(path: Path, workshop: Workshop) -> Path:
 
 
 def cache_folder(name: str, workshop: Workshop) -> Path:
-    """A tool's cache, shared by all builds."""
+    """A tool's cache, shared by all builds but those with secrets, whose packages are not for others."""
+    if workshop.secrets:
+        return own_folder(workshop.staging / f"cache-{name}", workshop)
     own_folder(workshop.config.data.builds / "cache", workshop)
     return own_folder(workshop.config.data.builds / "cache" / name, workshop)

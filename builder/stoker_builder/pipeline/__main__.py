@@ -70,7 +70,9 @@ async def serve(settings: PipelineSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    executor = Executor(ExecutionSettings(data.git / "checkouts", settings.gateway, data.password, settings.public_url))
+    executor = Executor(
+        ExecutionSettings(data.git / "checkouts", settings.gateway, data.password, data.seal_key, settings.public_url)
+    )
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     variables = {"LD_LIBRARY_PATH": settings.library_path} if settings.library_path else {}
     own = OwnForge(
@@ -86,7 +88,8 @@ async def serve(settings: PipelineSettings) -> None:
     await runs.start()
     reporter.take_up()
     auth = BasicAuth(ADMIN, data.password.read_text().strip())
-    routes = [*RunsApi(runs).routes(), *(route for forge in forges.values() for route in forge.routes())]
+    api = RunsApi(runs, data.seal_key)
+    routes = [*api.routes(), *(route for forge in forges.values() for route in forge.routes())]
     runner = web.AppRunner(
         make_app(routes, auth, activity),
         access_log=None,

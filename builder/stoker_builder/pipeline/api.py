@@ -1,8 +1,9 @@
-"""`/system/runs`: list, show, log, retry, cancel."""
+"""`/system/runs`: list, show, log, retry, cancel; and the key for sealed secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -10,15 +11,20 @@ from aiohttp import web
 
 from stoker_builder.pipeline.app import answered
 from stoker_builder.pipeline.runs import Runs
+from stoker_builder.pipeline.seal_key import read_seal_key
 from stoker_sdk.errors import BadInput
-from stoker_sdk.runs import STATES, Run, RunLine
+from stoker_sdk.runs import STATES, Run, RunLine, SealKey
+from stoker_sdk.sealing import public_key_of
 
 _MOST: Final = 500
 
 
 class RunsApi:
-    def __init__(self, runs: Runs) -> None:
+    """`seal_key` is the file of the key that opens sealed secrets."""
+
+    def __init__(self, runs: Runs, seal_key: Path) -> None:
         self._runs = runs
+        self._seal_key = seal_key
 
     def routes(self) -> Sequence[web.RouteDef]:
         return (
@@ -27,6 +33,7 @@ class RunsApi:
             web.get("/system/runs/{id}/log", self._log),
             web.post("/system/runs/{id}/retry", self._retry),
             web.delete("/system/runs/{id}", self._cancel),
+            web.get("/system/seal-key", self._show_seal_key),
         )
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -63,6 +70,9 @@ class RunsApi:
 
     async def _cancel(self, request: web.Request) -> web.Response:
         return answered(await self._runs.cancel(_id(request)))
+
+    async def _show_seal_key(self, request: web.Request) -> web.Response:
+        return answered(SealKey(public_key_of(read_seal_key(self._seal_key))))
 
 
 def _matches(run: Run, query: Mapping[str, str]) -> bool:

@@ -30,6 +30,7 @@ class ExecutionSettings:
     folder: Path
     gateway: str
     password_file: Path
+    seal_key: Path
     public_url: str
     run_timeout: float = 3600.0
 
@@ -111,5 +112,6 @@ class Executor:
             folder=str(settings.folder),
             gateway=settings.gateway,
             password_file=str(settings.password_file),
+            seal_key=str(settings.seal_key),
             public_url=settings.public_url,
         )

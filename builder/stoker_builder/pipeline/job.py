@@ -25,6 +25,7 @@ class Job(msgspec.Struct, frozen=True):
     folder: str
     gateway: str
     password_file: str
+    seal_key: str
     public_url: str
     ready_seconds: float = 120.0
 

@@ -25,7 +25,7 @@ from stoker_sdk.messages import (
     Secret,
 )
 from stoker_sdk.names import LABEL_PATTERN, MAX_NAME, SUBDOMAIN_PATTERN
-from stoker_sdk.runs import STATES, RemovedRepository, RepositoryName, Run, RunLine
+from stoker_sdk.runs import STATES, RemovedRepository, RepositoryName, Run, RunLine, SealKey
 
 STRUCTS: Final = (
     FunctionSpec,
@@ -49,6 +49,7 @@ STRUCTS: Final = (
     RunLine,
     RepositoryName,
     RemovedRepository,
+    SealKey,
 )
 
 PURGED_STATES: Final = ["queued", "running", "dead"]
@@ -330,6 +331,10 @@ _RUNS: Final = (
         "DELETE", "/system/repositories/{owner}/{name}", "removeRepository",
         "Delete a repository; a run removes its functions.", "runs", {202: ("That run.", RemovedRepository)},
         errors=(400, 404, 503),
+    ),
+    Operation(
+        "GET", "/system/seal-key", "showSealKey", "The public key for secrets that stand in a repository.", "runs",
+        {200: ("The key.", SealKey)}, errors=(404,),
     ),
 )  # fmt: skip
 

@@ -19,4 +19,5 @@ ROUTES = (
     web.post("/system/runs/{id}/retry", refuse),
     web.get("/system/repositories", refuse),
     web.delete("/system/repositories/{owner}/{name}", refuse),
+    web.get("/system/seal-key", refuse),
 )

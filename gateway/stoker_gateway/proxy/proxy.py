@@ -30,7 +30,7 @@ from stoker_wire.server import Exchange
 _TICK = 0.1
 _PREFIX = b"/function/"
 _ASYNC_PREFIX = b"/async-function/"
-_OF_PIPELINE = (b"/git/", b"/github/", b"/gitlab/", b"/system/runs", b"/system/repositories")
+_OF_PIPELINE = (b"/git/", b"/github/", b"/gitlab/", b"/system/runs", b"/system/repositories", b"/system/seal-key")
 _DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
 
 

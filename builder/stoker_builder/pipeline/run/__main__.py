@@ -69,7 +69,7 @@ def _run(job: Job, teller: Teller) -> tuple[str, str]:
         with teller.timed("checkout"):
             check_out(job.remote, push.sha, folder, Children(lambda: None), teller.log)
         with teller.timed("stack"):
-            manifest = read_manifest(folder, job.run)
+            manifest = read_manifest(folder, job.run, Path(job.seal_key))
         for note in manifest.notes:
             teller.log(note)
         try:

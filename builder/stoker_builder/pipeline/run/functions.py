@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -174,7 +175,7 @@ class _Work:
 def source_digest(request: BuildRequest) -> str:
     """Of all that a build is made from: handler, copied folders, own template or built-in one, arguments, release."""
     digest = hashlib.sha256()
-    with request.packed() as archive:
+    with replace(request, settings=msgspec.structs.replace(request.settings, secrets={})).packed() as archive:
         while chunk := archive.read(_CHUNK):
             digest.update(chunk)
     return "sha256:" + digest_of([__version__, digest.digest(), _template_digest(request)])

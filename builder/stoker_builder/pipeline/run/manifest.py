@@ -14,7 +14,9 @@ from typing import Final
 
 import msgspec
 
+from stoker_builder.build_secrets import check_build_secret
 from stoker_builder.pipeline.run.places import with_place
+from stoker_builder.pipeline.seal_key import read_seal_key
 from stoker_builder.request import DOCKERFILE, BuildRequest, build_request
 from stoker_builder.templates import find_template
 from stoker_builder.tree import remove_tree
@@ -25,6 +27,7 @@ from stoker_sdk.names import check_label
 from stoker_sdk.origin import Origin, check_origin
 from stoker_sdk.paths import inside
 from stoker_sdk.runs import Push, Run
+from stoker_sdk.sealing import purpose_of, unseal
 from stoker_sdk.settings import SETTINGS
 from stoker_sdk.stack import Stack, StackFunction, parse_stack
 
@@ -42,7 +45,7 @@ _MAX_STACK: Final = 256 * 1024
 _MAX_FUNCTIONS: Final = 200
 _LABELS_OF_GIT: Final = "com.openfaas.cloud."
 _FIXED_ARGUMENTS: Final = ("TEST_ENABLED", "TEST_TIMEOUT", "TEST_MEMORY")
-_IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build", "build_secrets")
+_IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build")
 _LATER: Final = "built/later"
 
 
@@ -64,14 +67,17 @@ class Manifest:
     notes: tuple[str, ...]
 
 
-def read_manifest(folder: Path, run: Run) -> Manifest:
-    """Everything is looked at before the first build. Raises `BadInput` with file and line."""
+def read_manifest(folder: Path, run: Run, seal_key: Path) -> Manifest:
+    """Everything is looked at before the first build. `seal_key` is the file of the key that opens build secrets.
+
+    Raises `BadInput` with file and line.
+    """
     notes = _without_templates(folder)
     text = _text(folder)
     try:
         stack = _read_stack(folder, text)
         notes += stack.warnings
-        wanted = [_wanted(stack, function, run, notes) for function in stack.functions]
+        wanted = [_wanted(stack, function, run, notes, seal_key) for function in stack.functions]
     except StokerError as error:
         raise type(error)(with_place(str(error), STACK_FILE, text)) from None
     if stack.gateway:
@@ -156,7 +162,7 @@ def _looks_like_a_stack(path: Path) -> bool:
         return False
 
 
-def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str]) -> Wanted:
+def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], seal_key: Path) -> Wanted:
     where = f"{STACK_FILE}: functions.{function.name}"
     if not function.lang or not function.handler:
         raise BadInput(f"{where}: needs `lang` and `handler`: a push builds what it deploys")
@@ -182,10 +188,11 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str]) -
     try:
         spec.check()
         request = build_request(stack, honoured, {})
+        secrets = _opened(stack.folder, where, function.build_secrets, run.push, seal_key)
     except StokerError as error:
         text = str(error)
         raise type(error)(text if text.startswith(STACK_FILE) else f"{where}: {text}") from None
-    settings = msgspec.structs.replace(request.settings, offline=True)
+    settings = msgspec.structs.replace(request.settings, offline=True, secrets=secrets)
     return Wanted(function.name, origin, replace(request, settings=settings), spec)
 
 
@@ -217,6 +224,23 @@ def _is_theirs(key: str) -> bool:
     """Whether a stack file may set the annotation: none of ours but the settings."""
     prefix, slash, name = key.rpartition("/")
     return f"{prefix}{slash}" != ANNOTATION_PREFIX or name in (*SETTINGS, "revisions")
+
+
+def _opened(folder: Path, where: str, files: Mapping[str, str], push: Push, seal_key: Path) -> dict[str, str]:
+    """The build secrets of a function, each sealed in a file of the repository. Raises `BadInput`."""
+    opened: dict[str, str] = {}
+    for name, file in files.items():
+        what = f"{where}.build_secrets.{name}"
+        path = inside(folder, file, what)
+        try:
+            text = _read(path, file)
+            opened[name] = unseal(read_seal_key(seal_key), text, purpose_of(push.owner, push.repository, name)).decode()
+            check_build_secret(name, opened[name])
+        except FileNotFoundError:
+            raise BadInput(f"{what}: there is no {file!r} in the repository") from None
+        except (BadInput, UnicodeDecodeError) as error:
+            raise BadInput(f"{what}: {error if isinstance(error, BadInput) else 'is not text'}") from None
+    return opened
 
 
 def _check_secrets(where: str, names: Iterable[str], owner: str) -> None:
