@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stoker_cli.github_flags import read_github_options
 from stoker_sdk.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
@@ -50,4 +51,5 @@ def read_git_options(flags: Mapping[str, Any]) -> PipelineOptions:
         runs_per_owner=flags["runs_per_owner"],
         max_push=max_push,
         idle_seconds=idle,
+        github=read_github_options(flags),
     )

@@ -125,6 +125,11 @@ class DataDir:
         return self.path / "git"
 
     @property
+    def github_app(self) -> Path:
+        """Mode 0600, encrypted with the key; there once `stoker github setup` has been run."""
+        return self.path / "github-app"
+
+    @property
     def ids(self) -> Path:
         return self.path / "ids.json"
 

@@ -26,6 +26,8 @@ from stoker_builder.pipeline.api import RunsApi
 from stoker_builder.pipeline.app import Activity, make_app
 from stoker_builder.pipeline.execution import ExecutionSettings, Executor
 from stoker_builder.pipeline.forge import Forge
+from stoker_builder.pipeline.github.connection import Connections, GitHubSettings
+from stoker_builder.pipeline.github.forge import GitHubForge
 from stoker_builder.pipeline.own.forge import OwnForge, OwnSettings
 from stoker_builder.pipeline.own.repositories import Repositories
 from stoker_builder.pipeline.policy import Limits
@@ -63,6 +65,7 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
+    github: GitHubSettings = GitHubSettings()
 
 
 async def serve(settings: PipelineSettings) -> None:
@@ -80,9 +83,18 @@ async def serve(settings: PipelineSettings) -> None:
         Repositories(data.git / "repositories", ids),
         executor,
     )
-    forges: dict[str, Forge] = {own.name: own}
+    store = RunStore(Path(settings.broker_file))
+    github = GitHubForge(
+        Connections(settings.github, data),
+        store,
+        executor,
+        ids,
+        lambda id: f"{settings.public_url}/ui/runs/{id}",
+        fork_previews=settings.github.fork_previews,
+    )
+    forges: dict[str, Forge] = {own.name: own, github.name: github}
     limits = Limits(settings.runs_at_once, settings.runs_per_owner)
-    runs = own.runs = Runs(RunStore(Path(settings.broker_file)), forges, executor, limits)
+    runs = own.runs = github.runs = Runs(store, forges, executor, limits)
     reporter = Reporter(runs, forges)
     activity = Activity()
     await runs.start()

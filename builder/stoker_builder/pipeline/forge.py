@@ -12,7 +12,16 @@ from typing import Protocol
 
 from aiohttp import web
 
+from stoker_sdk.errors import Unavailable
 from stoker_sdk.runs import Push, Run
+
+
+class NotNow(Unavailable):
+    """The forge asks us to come back in so many seconds."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from stoker_builder.pipeline.forge import Forge
+from stoker_builder.pipeline.forge import Forge, NotNow
 from stoker_builder.pipeline.runs import Runs
 from stoker_sdk.runs import Run
 
@@ -59,7 +59,7 @@ class Reporter:
                     await forge.report(run)
                 except Exception as error:  # whatever it is, the forge has not heard it
                     log.warning("run %s cannot be reported to %s: %s", id, forge.name, error)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(max(pause, error.seconds if isinstance(error, NotNow) else 0.0))
                     pause = min(pause * 2, _LONGEST_PAUSE)
                 else:
                     self._runs.reported(run)

@@ -63,15 +63,15 @@ class RunStore:
 
     async def next_id(self, newest: int) -> int:
         """The id after `newest`, the largest that is remembered; if that is 0, one above all that ever were."""
-        last = await last_sequence(self._connected, RUNS)
+        last = await last_sequence(self.client, RUNS)
         return newest + 1 if newest else last + 1
 
     async def put(self, run: Run) -> None:
         """On disk when it returns."""
-        await self._publish(f"stoker.run.{run.id}", msgspec.json.encode(run))
+        await self.publish(f"stoker.run.{run.id}", msgspec.json.encode(run))
 
     async def add_lines(self, id: int, lines: list[RunLine]) -> None:
-        await self._publish(f"stoker.run-log.{id}", msgspec.json.encode(lines))
+        await self.publish(f"stoker.run-log.{id}", msgspec.json.encode(lines))
 
     async def lines(self, id: int) -> list[RunLine]:
         """The whole log of a run."""
@@ -85,23 +85,23 @@ class RunStore:
             await self._client.close()
 
     @property
-    def _connected(self) -> Client:
+    def client(self) -> Client:
         if self._client is None:
             raise Unavailable("the broker is not connected yet: try again")
         return self._client
 
     async def _messages(self, stream: str, filter: str) -> AsyncIterator[bytes]:
         sequence = 1
-        while page := await page_of(self._connected, stream, filter, sequence, _PAGE):
+        while page := await page_of(self.client, stream, filter, sequence, _PAGE):
             for message in page:
                 yield message.data
             sequence = page[-1].sequence + 1
 
-    async def _publish(self, subject: str, data: bytes) -> None:
+    async def publish(self, subject: str, data: bytes) -> None:
         from nats.errors import Error
 
         try:
-            answer = await self._connected.request(subject, data, timeout=_SECONDS)
+            answer = await self.client.request(subject, data, timeout=_SECONDS)
         except (Error, TimeoutError) as error:
             raise Unavailable(f"the broker does not answer, and runs are kept there: {error or 'timeout'}") from error
         ack = msgspec.json.decode(answer.data, type=_Ack)

@@ -7,9 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from stoker_builder.pipeline.github.connection import GitHubSettings
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
@@ -26,6 +29,7 @@ class PipelineOptions:
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
+    github: GitHubSettings = field(default_factory=GitHubSettings)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def pipeline_child(
         "runs_per_owner": options.runs_per_owner,
         "max_push": options.max_push,
         "idle_seconds": options.idle_seconds,
+        "github": msgspec.to_builtins(options.github),
     }
 
     def command(ready: int) -> list[str]:
@@ -67,9 +72,10 @@ def pipeline_child(
     return Child("the pipeline", command, environment, (listener.fileno(),), wanted_by=listener)
 
 
-def has_repositories(data: DataDir) -> bool:
-    """Whether runs may be open from an earlier life."""
-    return data.git.is_dir()
+def has_repositories(options: PipelineOptions, data: DataDir) -> bool:
+    """Whether runs may be open from an earlier life, or pushes were missed meanwhile."""
+    connected = options.github.app_id or options.github.token_file or data.github_app.exists()
+    return bool(connected) or data.git.is_dir()
 
 
 def _listen(path: Path) -> socket.socket:

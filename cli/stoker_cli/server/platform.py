@@ -117,7 +117,7 @@ def _start(
     addresses = {"http": url("http", http[0]), "https": url("https", https[0])}
     if options.has_pipeline and not supervisor.stopping:
         child = _pipeline(options, run, interpreter, addresses, environment)
-        supervisor.start_when_wanted(child, now=has_repositories(options.data))
+        supervisor.start_when_wanted(child, now=has_repositories(options.pipeline, options.data))
     metrics = json.loads(control)["metrics"] if control else ""
     return addresses | {
         "metrics": f"http://{metrics}/metrics",

@@ -1,0 +1,268 @@
+"""GitHub, as the pipeline asks every forge; and what becomes of its webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from stoker_builder.pipeline.execution import Executor
+from stoker_builder.pipeline.forge import Remote
+from stoker_builder.pipeline.git import check_sha
+from stoker_builder.pipeline.github.api import GitHubApi, Refused
+from stoker_builder.pipeline.github.connection import Connections
+from stoker_builder.pipeline.github.events import (
+    FORGE,
+    ID,
+    Accept,
+    Connect,
+    Deed,
+    Disconnect,
+    Known,
+    LeaveBranch,
+    Rerun,
+    read_event,
+)
+from stoker_builder.pipeline.github.missed import Missed
+from stoker_builder.pipeline.github.previews import Previews
+from stoker_builder.pipeline.github.reporting import Reporting
+from stoker_builder.pipeline.github.store import UNKNOWN, Connected, GitHubStore
+from stoker_builder.pipeline.github.webhook import Webhook
+from stoker_builder.pipeline.runs import Runs
+from stoker_builder.pipeline.store import RunStore
+from stoker_sdk.errors import Conflict, StokerError, Unavailable
+from stoker_sdk.ids import UserIds
+from stoker_sdk.runs import GONE, Push, Run
+
+log = logging.getLogger("stoker.pipeline")
+
+_PATIENCE: Final = 60.0
+"""Seconds for which a run waits for GitHub to answer."""
+_GONE_STATUSES: Final = (404, 409, 422)
+"""Of a branch's commit: no repository, an empty one, no such branch."""
+
+
+class GitHubForge:
+    """`log_url` gives the page of a run by its id. `ids` is None where the platform is not root."""
+
+    name = FORGE
+    reports = True
+
+    def __init__(
+        self,
+        connections: Connections,
+        store: RunStore,
+        executor: Executor,
+        ids: UserIds | None,
+        log_url: Callable[[int], str],
+        *,
+        fork_previews: bool,
+    ) -> None:
+        self._connections = connections
+        self._store = GitHubStore(store)
+        self._executor = executor
+        self._ids = ids
+        self._fork_previews = fork_previews
+        self._api = GitHubApi(lambda: connections.current)
+        self._webhook = Webhook(connections, self.take)
+        self._reporting = Reporting(self._api, self._is_app, log_url)
+        self._previews = Previews(self._api, log_url)
+        self._missed = Missed(self._api, self._store, self.take, self.head_moved)
+        self._taking = asyncio.Lock()
+        self.runs: Runs
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether pushes that were missed have to be looked for."""
+        try:
+            return self._connections.current is not None
+        except StokerError:
+            return True  # it is to be; the log says what is wrong
+
+    def _is_app(self) -> bool:
+        connection = self._connections.current
+        return connection is not None and connection.is_app
+
+    # What a forge is asked
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        return (web.post("/github/webhook", self._webhook.receive),)
+
+    async def head(self, push: Push) -> str:
+        return await self._patiently(lambda: self._head(push))
+
+    async def _head(self, push: Push) -> str:
+        try:
+            repository = await self._api.repository(push.owner, push.repository, "GET", "")
+        except Refused as error:
+            if error.github_status in (404, 422):
+                return GONE
+            raise
+        same_name = str(repository["full_name"]).lower() == f"{push.owner}/{push.repository}".lower()
+        if not same_name or str(repository["id"]) != push.details.get(ID, str(repository["id"])):
+            return GONE  # renamed, or another one under its name
+        if push.pull:
+            return await self._head_of_pull(push)
+        if push.branch != repository["default_branch"]:
+            return GONE  # nothing of it is to be live any more
+        return await self._head_of_branch(push.owner, push.repository, push.branch)
+
+    async def _head_of_pull(self, push: Push) -> str:
+        pull = await self._api.repository(push.owner, push.repository, "GET", f"/pulls/{push.pull}")
+        return check_sha(str(pull["head"]["sha"])) if pull["state"] == "open" else GONE
+
+    async def _head_of_branch(self, owner: str, name: str, branch: str) -> str:
+        try:
+            answer = await self._api.repository(owner, name, "GET", f"/commits/{quote(f'heads/{branch}')}")
+        except Refused as error:
+            if error.github_status in _GONE_STATUSES:
+                return GONE
+            raise
+        return check_sha(str(answer["sha"]))
+
+    async def remote(self, push: Push) -> Remote:
+        """The URL is ours, made of names that were checked; what a webhook says about it is never looked at."""
+        connection = self._connections.current
+        if connection is None:
+            raise Unavailable("GitHub is not connected any more: run `stoker github setup`")
+        authorization = await self._patiently(lambda: self._api.authorization(push.owner, push.repository))
+        url = f"{connection.web_url}/{push.owner}/{push.repository}.git"
+        user = self._ids.id_for(f"git:github/{push.owner.lower()}") if self._ids else None
+        return Remote(url, urlsplit(url).scheme, authorization, user)
+
+    async def report(self, run: Run) -> None:
+        await self._reporting.report(run, self.runs)
+        await self._previews.report(run, self.runs)
+
+    async def look(self) -> None:
+        if self.is_connected:
+            await self._missed.look(is_app=self._is_app())
+
+    # What webhooks ask for
+
+    async def take(self, event: str, guid: str, body: bytes) -> str:
+        """Carry out a delivery, once. Raises `BadInput`, and `Unavailable` when it could not be stored."""
+        async with self._taking:
+            if await self._store.was_delivered(guid, event, body):
+                return "this delivery was taken before: nothing is done"
+            done = [await self._carry_out(deed) for deed in read_event(event, body, forks=self._fork_previews)]
+            await self._store.note_delivery(guid, event, body)
+        return "; ".join(done) or f"{event}: nothing to do"
+
+    async def _carry_out(self, deed: Deed) -> str:
+        match deed:
+            case Accept(push):
+                return await self._accept(push)
+            case Connect(repository, deploy):
+                return await self._connect(repository, deploy=deploy)
+            case Disconnect(owner, name):
+                return await self._disconnect(owner, name)
+            case LeaveBranch(repository, branch):
+                return await self._leave_branch(repository, branch)
+            case Rerun(owner, name, sha):
+                return await self._rerun(owner, name, sha)
+
+    async def _accept(self, push: Push) -> str:
+        if push.sha != GONE and not self._connections.allows(push.owner):
+            log.info("a push to %s/%s starts nothing: its owner is not on the list", push.owner, push.repository)
+            return f"{push.owner} is not on this platform's list of owners: nothing is done"
+        if push.pull and push.sha == GONE and not any(run.push.place == push.place for run in self.runs.all()):
+            return "the pull request had no preview"
+        self._executor.prepare()
+        run = await self.runs.accept(push)
+        if push.default:
+            now = Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha)
+            before = await self._store.by_id(now.id)
+            await self._store.note(now)
+            if before is not None and not before.gone and before.names != now.names:
+                await self._disconnect(before.owner, before.name)
+        return f"run {run.id}"
+
+    async def head_moved(self, repository: Connected, branch: str, head: str) -> None:
+        """The branch is at a commit that we have not heard of."""
+        if not self._connections.allows(repository.owner):
+            return
+        push = Push(
+            FORGE, repository.owner, repository.name, branch, head, details={ID: str(repository.id)}, by="", subject=""
+        )
+        log.info("%s/%s is at %s: no webhook said so", repository.owner, repository.name, head[:7])
+        await self._accept(push)
+
+    async def _connect(self, repository: Known, *, deploy: bool) -> str:
+        named = f"{repository.owner}/{repository.name}"
+        if not self._connections.allows(repository.owner):
+            return f"{repository.owner} is not on this platform's list of owners: nothing is done"
+        sha = "" if deploy else UNKNOWN
+        await self._store.note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
+        self._missed.hurry()
+        return f"{named} is connected"
+
+    async def _disconnect(self, owner: str, name: str) -> str:
+        """Whatever is live of these repositories goes."""
+        latest: dict[Any, Run] = {}
+        for run in sorted(self.runs.all(), key=lambda run: run.id):
+            push = run.push
+            if push.forge == FORGE and _is_of(push.owner, push.repository, owner, name):
+                latest[push.place] = run
+        places = {run.push.place: run.push for run in latest.values() if run.push.sha != GONE}
+        for each in await self._store.repositories():
+            if not _is_of(each.owner, each.name, owner, name):
+                continue
+            if each.branch and each.sha not in (UNKNOWN, GONE):
+                push = Push(FORGE, each.owner, each.name, each.branch, each.sha, details={ID: str(each.id)})
+                places.setdefault(push.place, push)
+        for push in places.values():
+            await self.runs.accept(_gone(push))
+        for each in await self._store.repositories():
+            if _is_of(each.owner, each.name, owner, name):
+                await self._store.note(Connected(each.id, each.owner, each.name, gone=True))
+        return f"{owner}/{name or '*'}: {len(places)} places are removed"
+
+    async def _leave_branch(self, repository: Known, branch: str) -> str:
+        push = Push(FORGE, repository.owner, repository.name, branch, GONE, details={ID: str(repository.id)})
+        if not any(run.push.place == push.place for run in self.runs.all()):
+            return f"nothing is live of {branch}"
+        return f"run {(await self.runs.accept(push)).id}"
+
+    async def _rerun(self, owner: str, name: str, sha: str) -> str:
+        found = [
+            run
+            for run in self.runs.all()
+            if (run.push.forge, run.push.sha) == (FORGE, sha)
+            and _is_of(run.push.owner, run.push.repository, owner, name)
+        ]
+        if not found or not self._connections.allows(owner):
+            return "no run of this commit is known: push it again"
+        try:
+            return f"run {(await self.runs.retry(found[0].id)).id}"
+        except Conflict as error:
+            return str(error)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[str]]) -> str:
+        """Ask again while GitHub is away, for a while."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + _PATIENCE, 0.5
+        while True:
+            try:
+                return await ask()
+            except Unavailable as error:
+                wait = max(pause, getattr(error, "seconds", 0.0))
+                if loop.time() + wait > deadline:
+                    raise
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, 10.0)
+
+
+def _gone(push: Push) -> Push:
+    return Push(
+        push.forge, push.owner, push.repository, push.branch, GONE, push.default, push.pull, details=push.details
+    )
+
+
+def _is_of(owner: str, name: str, wanted_owner: str, wanted_name: str) -> bool:
+    """Whether a repository is meant, by names in any case; an empty wanted name means all of the owner's."""
+    return owner.lower() == wanted_owner.lower() and wanted_name.lower() in ("", name.lower())
