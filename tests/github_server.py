@@ -6,8 +6,8 @@ repository.commit(greet__handlerDOTpy=..., stackDOTyml=...)     # in a working c
 server.push(platform, repository)                     # git push, and the webhook that follows it
 server.statuses("Ada/Greet", sha)["stoker"]           # what a commit shows, by context: the last of each
 
-Tokens are checked as GitHub does: an App proves itself by a JWT, and gets tokens for single repositories with few rights;
-whoever has none, or one for another repository, gets a 404. `fault` decides what happens to requests of the API.
+Tokens are checked as GitHub does: an App proves itself by a JWT, and gets tokens for single repositories with few
+rights; whoever has one for another repository gets a 404. `fault` decides what happens to requests of the API.
 """
 
 from __future__ import annotations

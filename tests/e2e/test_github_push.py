@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from github_server import GitHubServer, Repository
 from running_platform import Platform, wait_for
 from working_copy import handler, passing, stack
 
-from stoker_sdk.errors import NotFound
 from stoker_sdk.origin import check_origin
 from stoker_sdk.runs import Run
 
