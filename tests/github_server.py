@@ -129,6 +129,9 @@ class GitHubServer:
         self.renamed: dict[str, str] = {}
         self.tokens: dict[str, Token] = {self.token: Token(None, {})}
         self.deliveries: list[Delivery] = []
+        self.manifests: dict[str, Any] = {}
+        self.made: list[Any] = []
+        self._installations: dict[str, int] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: Fault | None = None
         self._next_id = 100
@@ -328,6 +331,8 @@ class GitHubServer:
             web.get(repository + "/issues/{number}/comments", self._list_comments),
             web.post(repository + "/issues/{number}/comments", self._make_comment),
             web.patch(repository + "/issues/comments/{id}", self._change_comment),
+            web.post("/settings/apps/new", self._make_app),
+            web.post(PREFIX + "/app-manifests/{code}/conversions", self._tell_app),
             web.get("/{owner}/{name}.git/info/refs", self._git),
             web.post("/{owner}/{name}.git/git-upload-pack", self._git),
         ]
@@ -353,8 +358,10 @@ class GitHubServer:
             raise _refused(401, "Bad credentials")
         full_name = f"{request.match_info['owner']}/{request.match_info['name']}".lower()
         if full_name in self.renamed:
-            new = f"{PREFIX}/repos/{self.renamed[full_name]}"
-            raise web.HTTPMovedPermanently(str(request.url.with_path(new)))
+            rest = request.path.split("/", 6)[6:]
+            new = "/".join((f"{PREFIX}/repos/{self.renamed[full_name]}", *rest))
+            moved = web.HTTPMovedPermanently if request.method == "GET" else web.HTTPTemporaryRedirect
+            raise moved(str(request.url.with_path(new).with_query(request.query)))
         repository = self.repositories.get(full_name)
         if repository is None or (token.repositories is not None and full_name not in token.repositories):
             raise _refused(404, "Not Found")
@@ -365,23 +372,43 @@ class GitHubServer:
                 raise _refused(403, "Resource not accessible by integration")
         return repository
 
+    async def _make_app(self, request: web.Request) -> web.Response:
+        """Somebody has pressed the button."""
+        manifest = json.loads((await request.post())["manifest"])
+        code = secrets.token_hex(20)
+        self.manifests[code] = manifest
+        raise web.HTTPFound(f"{manifest['redirect_url']}?code={code}&state={request.query['state']}")
+
+    async def _tell_app(self, request: web.Request) -> web.Response:
+        """Once only."""
+        manifest = self.manifests.pop(request.match_info["code"], None)
+        if manifest is None:
+            raise _refused(404, "Not Found")
+        app = {"id": APP_ID, "slug": "stoker-test", "pem": self.key_file.read_text(), "webhook_secret": SECRET}
+        more = {"html_url": f"{self.url}/apps/stoker-test", "client_id": "Iv1.x", "client_secret": "hush", "name": "n"}
+        self.made.append(manifest)
+        return web.json_response(app | more, status=201)
+
     async def _installation(self, request: web.Request) -> web.Response:
         self._app(request)
         full_name = f"{request.match_info['owner']}/{request.match_info['name']}".lower()
         repository = self.repositories.get(full_name)
         if repository is None or not repository.installed:
             raise _refused(404, "Not Found")
-        return web.json_response({"id": 1, "account": {"login": repository.owner}})
+        id = self._installations.setdefault(repository.owner.lower(), len(self._installations) + 1)
+        return web.json_response({"id": id, "account": {"login": repository.owner}})
 
     async def _make_token(self, request: web.Request) -> web.Response:
         self._app(request)
         asked = await request.json()
         text = "ghs_" + secrets.token_hex(18)
         names = asked.get("repositories")
-        known = {each.name.lower() for each in self.repositories.values() if each.installed}
+        owner = {id: owner for owner, id in self._installations.items()}[int(request.match_info["id"])]
+        installed = [each for each in self.repositories.values() if each.installed and each.owner.lower() == owner]
+        known = {each.name.lower() for each in installed}
         if not names or not {name.lower() for name in names} <= known:
             raise _refused(422, "There is at least one repository that does not exist or is not accessible")
-        allowed = {key for key in self.repositories if key.split("/")[1] in {name.lower() for name in names}}
+        allowed = {f"{owner}/{name.lower()}" for name in names}
         self.tokens[text] = Token(frozenset(allowed), {"metadata": "read", **asked["permissions"]})
         return web.json_response({"token": text, "expires_at": "2099-01-01T00:00:00Z"}, status=201)
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "ready": ("stoker_cli.ready", "Wait until the gateway, or a function, can be called."),
     "scale": ("stoker_cli.scale", "Set a function's number of replicas."),
     "remote": ("stoker_cli.remote", "Connect a git repository, so that a push deploys it."),
+    "github": ("stoker_cli.github", "Connect GitHub, so that pushes there deploy."),
     "runs": ("stoker_cli.runs", "Show, follow, retry and cancel what pushes started."),
     "revisions": ("stoker_cli.revisions", "List what was deployed of a function before."),
     "rollback": ("stoker_cli.rollback", "Put an earlier revision of a function live again."),

@@ -32,6 +32,11 @@ class GitHubApp(msgspec.Struct, frozen=True):
         return f"GitHubApp({self.id}, {self.slug!r})"
 
 
+def check_key(data: DataDir) -> None:
+    """Raises `StokerError` when the platform has no key that an App could be stored with."""
+    _cipher(data)
+
+
 def store_app(data: DataDir, app: GitHubApp) -> None:
     """Raises `StokerError` when the platform has no key yet."""
     write_whole(data.github_app, _cipher(data).encrypt(msgspec.json.encode(app)))

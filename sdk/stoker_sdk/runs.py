@@ -22,6 +22,10 @@ GONE: Final = ""
 """The `sha` of a push that says: the branch, or the repository, is gone. Its functions are removed."""
 
 
+FORK: Final = "fork"
+"""In `Push.details` of a commit that is a stranger's."""
+
+
 class Push(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """A branch is at a commit now. `forge` says who keeps the repository: `stoker` (our own remote), `github`, ...
 
@@ -45,6 +49,11 @@ class Push(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     def place(self) -> tuple[str, str, str, str, int]:
         """What a newer push replaces: one branch, or pull request, of one repository."""
         return (self.forge, self.owner, self.repository, self.branch, self.pull)
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether it is a fork's commit, which gets no secret."""
+        return FORK in self.details
 
     @property
     def home(self) -> tuple[str, str, str]:

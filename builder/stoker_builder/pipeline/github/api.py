@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -168,6 +169,9 @@ _CLIENT: Final[dict[str, Any]] = {
     "seconds_between_writes": 0,
     "user_agent": "stoker",
 }
+
+
+logging.getLogger("github.Requester").setLevel(logging.WARNING)  # it tells of every redirection
 
 
 def _request(

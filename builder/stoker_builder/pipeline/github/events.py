@@ -15,14 +15,13 @@ from stoker_builder.pipeline.git import check_branch, check_sha
 from stoker_builder.pipeline.github import payloads
 from stoker_builder.pipeline.github.payloads import PullRequestEvent
 from stoker_sdk.errors import BadInput
-from stoker_sdk.runs import GONE, Push
+from stoker_sdk.runs import FORK, GONE, Push
 
 FORGE: Final = "github"
 ALLOW_LABEL: Final = "stoker preview"
 """Who puts it on a fork's pull request allows the commit that it is at then, and no later one."""
 ID: Final = "id"
-FORK: Final = "fork"
-"""Keys of `Push.details`: the repository's number, and whether the commit is a stranger's."""
+"""In `Push.details`: the repository's number."""
 
 _OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")

@@ -109,7 +109,10 @@ class GitHubForge:
             return await self._head_of_pull(push)
         if push.branch != repository["default_branch"]:
             return GONE  # nothing of it is to be live any more
-        return await self._head_of_branch(push.owner, push.repository, push.branch)
+        head = await self._head_of_branch(push.owner, push.repository, push.branch)
+        if head != push.sha:
+            self._missed.hurry(int(repository["id"]))  # webhooks may overtake each other
+        return head
 
     async def _head_of_pull(self, push: Push) -> str:
         pull = await self._api.repository(push.owner, push.repository, "GET", f"/pulls/{push.pull}")
@@ -198,7 +201,7 @@ class GitHubForge:
             return f"{repository.owner} is not on this platform's list of owners: nothing is done"
         sha = "" if deploy else UNKNOWN
         await self._store.note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
-        self._missed.hurry()
+        self._missed.hurry(repository.id)
         return f"{named} is connected"
 
     async def _disconnect(self, owner: str, name: str) -> str:

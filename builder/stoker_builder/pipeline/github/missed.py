@@ -37,18 +37,21 @@ class Missed:
         self._take = take
         self._head_moved = head_moved
         self._newest_delivery = 0
-        self._soon: asyncio.Task[None] | None = None
+        self._soon: set[asyncio.Task[None]] = set()
 
-    def hurry(self) -> None:
-        """Look at the heads now: a repository is new."""
-        if self._soon is None or self._soon.done():
-            self._soon = asyncio.create_task(self._look_soon(), name="look at GitHub's repositories")
+    def hurry(self, id: int) -> None:
+        """Look at this repository now: it is new, or its head is not what was said."""
+        task = asyncio.create_task(self._look_soon(id), name=f"look at GitHub's repository {id}")
+        self._soon.add(task)
+        task.add_done_callback(self._soon.discard)
 
-    async def _look_soon(self) -> None:
+    async def _look_soon(self, id: int) -> None:
         try:
-            await self._look_at_heads()
+            repository = await self._store.by_id(id)
+            if repository is not None and not repository.gone:
+                await self._look_at(repository)
         except StokerError as error:
-            log.warning("GitHub's repositories cannot be looked at: %s", error)
+            log.warning("GitHub's repository %s cannot be looked at: %s", id, error)
 
     async def look(self, *, is_app: bool) -> None:
         """Raises `StokerError`; what was found before that is carried out."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,6 +33,9 @@ _CONCLUSIONS: Final = {SUCCESS: "success", FAILURE: "failure", SKIPPED: "skipped
 _STATES: Final = {PENDING: "pending", SUCCESS: "success", FAILURE: "failure", SKIPPED: "error", STOPPED: "error"}
 _REMEMBERED: Final = 500
 """Commits, of which we remember what they show."""
+
+_GIVEN_UP: Final = 24 * 3600.0
+"""Seconds after which a report that GitHub refuses is not tried again."""
 
 Commit = tuple[str, str, str]
 """Owner, repository, commit."""
@@ -83,9 +87,9 @@ class Reporting:
             else:
                 await self._status(run, verdict)
         except Refused as error:
-            if error.github_status not in (404, 410, 422):
-                raise
-            # The commit or the repository is gone: nobody is left to be told.
+            if error.github_status not in (404, 410, 422) and age_of(run) < _GIVEN_UP:
+                raise  # a right that is missing may be given
+            # The commit or the repository is gone, or it has been long: nobody is left to be told.
             log.warning("run %s is not shown on GitHub: %s", run.id, error)
 
     async def _status(self, run: Run, verdict: Verdict) -> None:
@@ -140,6 +144,12 @@ class Reporting:
             if len(answer["check_runs"]) < 100:
                 break
         return found
+
+
+def age_of(run: Run) -> float:
+    """Seconds since it was accepted."""
+    created = datetime.fromisoformat(run.created_at)
+    return (datetime.now(created.tzinfo) - created).total_seconds()
 
 
 def newer_run_of_commit(run: Run, runs: Runs) -> bool:

@@ -18,7 +18,6 @@ STOPPED: Final = "cancelled"
 MAX_DESCRIPTION: Final = 140
 """Characters that GitHub takes for a commit status."""
 _NAME: Final = "stoker"
-_WORKING: Final = ("waiting", "building", "deploying")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _function(run: Run, function: FunctionResult, log_url: str) -> tuple[str, st
     if function.state == "failed":
         return FAILURE, function.reason or "failed", log_url
     if run.is_open or run.state == SUCCEEDED:
-        return PENDING, function.state, log_url
+        return PENDING, "on its way", log_url
     state, text = _ending(run)
     return state, f"not deployed: {text}", log_url
 

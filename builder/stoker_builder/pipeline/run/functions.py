@@ -15,7 +15,16 @@ from typing import Final
 import msgspec
 
 from stoker_builder.pipeline.run.gateway import FailedBuild, Gateway
-from stoker_builder.pipeline.run.manifest import PLACE, RUN, SHA, SOURCE, Manifest, Wanted, place_mark
+from stoker_builder.pipeline.run.manifest import (
+    LABELS_OF_GIT,
+    PLACE,
+    RUN,
+    SHA,
+    SOURCE,
+    Manifest,
+    Wanted,
+    place_mark,
+)
 from stoker_builder.pipeline.run.teller import Teller
 from stoker_builder.request import BuildRequest
 from stoker_builder.templates import find_template
@@ -23,7 +32,7 @@ from stoker_builder.tree import digest_of, digest_tree
 from stoker_sdk import __version__
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec, FunctionStatus
-from stoker_sdk.origin import origin_of
+from stoker_sdk.origin import ORIGIN_ANNOTATIONS, origin_of
 from stoker_sdk.runs import FunctionResult, Push
 
 _COMPARED_WITHOUT: Final = (SHA, RUN)
@@ -39,11 +48,12 @@ def deploy_all(manifest: Manifest, push: Push, gateway: Gateway, teller: Teller,
     teller.expect([FunctionResult(each.name, each.origin.name) for each in manifest.functions])
     deployed = {status.name: status for status in gateway.functions()}
     work = _Work(push, gateway, teller, url, seconds)
-    for wanted in manifest.functions:
+    functions = [each for each in manifest.functions if not (push.pull and work.is_live_already(each, deployed))]
+    for wanted in functions:
         work.bring(wanted, deployed.get(wanted.origin.name))
     if teller.has_failed():
         return
-    kept = {wanted.origin.name for wanted in manifest.functions}
+    kept = {wanted.origin.name for wanted in functions}
     left = [status for status in deployed.values() if status.name not in kept and is_of(status, push)]
     if left:
         work.ask_leave()
@@ -93,6 +103,19 @@ class _Work:
         self._teller = teller
         self._url = url
         self._seconds = seconds
+
+    def is_live_already(self, wanted: Wanted, deployed: Mapping[str, FunctionStatus]) -> bool:
+        """Whether a pull request leaves the function as the default branch has it, so that it needs no preview."""
+        live = deployed.get(wanted.origin._replace(pull=0).name)
+        if live is None or (live.annotations or {}).get(SOURCE) != source_digest(wanted.request):
+            return False
+        wants = FunctionStatus.of(wanted.spec)
+        if _settings_of(live, self._push) != _settings_of(wants, self._push):
+            return False
+        address = self._address(msgspec.structs.replace(wanted.spec, service=live.name))
+        self._teller.result(wanted.name, service=live.name, state="unchanged", image=live.image, url=address)
+        self._teller.log(f"unchanged, as it is live at {address}", wanted.name)
+        return True
 
     def bring(self, wanted: Wanted, status: FunctionStatus | None) -> None:
         """Build and deploy it, if anything of it has changed."""
@@ -210,6 +233,15 @@ def _comparable(status: FunctionStatus) -> list[object]:
         status.requests,
         status.read_only_root_filesystem,
     ]
+
+
+def _settings_of(status: FunctionStatus, push: Push) -> list[object]:
+    """What a pull request may change beside the source. Of a fork, secrets are not looked at."""
+    labels = {key: text for key, text in (status.labels or {}).items() if not key.startswith(LABELS_OF_GIT)}
+    annotations = _without(status.annotations, (*ORIGIN_ANNOTATIONS, *_COMPARED_WITHOUT, PLACE, SOURCE))
+    secrets = [] if push.is_strangers else sorted(status.secrets or [])
+    limits = [status.limits, status.requests, status.read_only_root_filesystem]
+    return [status.env_vars or {}, secrets, labels, annotations, *limits]
 
 
 def _without(values: Mapping[str, str] | None, names: tuple[str, ...]) -> dict[str, str]:

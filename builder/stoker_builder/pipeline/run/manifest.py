@@ -43,7 +43,7 @@ PLACE: Final = f"{ANNOTATION_PREFIX}push"
 _TEMPLATES: Final = "template"
 _MAX_STACK: Final = 256 * 1024
 _MAX_FUNCTIONS: Final = 200
-_LABELS_OF_GIT: Final = "com.openfaas.cloud."
+LABELS_OF_GIT: Final = "com.openfaas.cloud."
 _FIXED_ARGUMENTS: Final = ("TEST_ENABLED", "TEST_TIMEOUT", "TEST_MEMORY")
 _IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build")
 _LATER: Final = "built/later"
@@ -169,12 +169,15 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], s
     notes += [f"{where}.{key} is not honoured here" for key in _IGNORED if getattr(function, key)]
     _check_template(where, function.lang)
     arguments = _honoured(f"{where}.build_args", function.build_args, lambda key: key not in _FIXED_ARGUMENTS, notes)
-    labels = _honoured(f"{where}.labels", function.labels, lambda key: not key.startswith(_LABELS_OF_GIT), notes)
+    labels = _honoured(f"{where}.labels", function.labels, lambda key: not key.startswith(LABELS_OF_GIT), notes)
     annotations = _honoured(f"{where}.annotations", function.annotations, _is_theirs, notes)
     origin = origin_of_push(run.push, function.name)
     _check_secrets(where, function.secrets, origin.owner)
+    if run.push.is_strangers and function.secrets:
+        notes.append(f"{where}.secrets is not honoured for the pull request of a fork")
     honoured = replace(
         function,
+        secrets=() if run.push.is_strangers else function.secrets,
         build_args=arguments,
         namespace="",
         fprocess="",
@@ -260,8 +263,8 @@ def _labels(push: Push) -> dict[str, str]:
     labels = {}
     for key, value in values.items():
         try:
-            check_label(_LABELS_OF_GIT + key, value)
+            check_label(LABELS_OF_GIT + key, value)
         except BadInput:
             continue
-        labels[_LABELS_OF_GIT + key] = value
+        labels[LABELS_OF_GIT + key] = value
     return labels
