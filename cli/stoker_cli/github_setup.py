@@ -1,4 +1,4 @@
-"""GitHub's App manifest flow: a page of ours describes the App to GitHub, and is called back with a code for its secrets.
+"""GitHub's App manifest flow: a page here describes the App to GitHub, and is called back with a code for its secrets.
 
     browser ─► our page ─► GitHub: "Create GitHub App" ─► our page with code and state ─► GitHub's API ─► the App
 

@@ -284,7 +284,7 @@ def test_a_pull_request_has_a_preview_of_what_it_changes(
     assert shown(github, repository, sha, "stoker preview/greet")["conclusion"] == "success"
     comment = wait_for(lambda: _comment(repository, "succeeded"), "the comment")
     assert f"/function/{service(repository, 'greet', number)}>" in comment["body"]
-    assert "| wave | not changed by this pull request |" in comment["body"]
+    assert "| `wave` | not changed by this pull request |" in comment["body"]
 
     repository.commit(**passing("greet", "hello "))  # as it is live
     github.open_pull(repository, "feature")

@@ -142,8 +142,15 @@ class GitHubForge:
         await self._previews.report(run, self.runs)
 
     async def look(self) -> None:
-        if self.is_connected:
+        if not self.is_connected:
+            return
+        try:
             await self._missed.look(is_app=self._is_app())
+        except StokerError:
+            raise
+        except Exception as error:
+            log.exception("GitHub cannot be looked at")
+            raise StokerError(f"an answer of GitHub's is not understood: {error}") from error
 
     # What webhooks ask for
 
