@@ -274,13 +274,16 @@ def test_a_pull_request_has_a_preview_of_what_it_changes(
     github.push(connected, repository)
     ended(connected, repository)
     repository.git("checkout", "--quiet", "-b", "feature")
-    sha = repository.commit(**passing("greet", "preview "))
+    scheduled = stack("greet", "wave").replace("    image: greet\n", '    image: greet\n    schedule: "* * * * *"\n')
+    sha = repository.commit(**passing("greet", "preview "), stackDOTyml=scheduled)
     number = github.open_pull(repository, "feature")
     github.deliver(connected, "pull_request", github.pull_payload(repository, number, "opened"))
     run = ended(connected, repository, 2)
     assert {each.name: each.state for each in run.functions} == {"greet": "deployed", "wave": "unchanged"}
     assert answer(connected, repository, pull=number) == "preview you"
     assert answer(connected, repository) == "hello you"
+    annotations = connected.status(service(repository, "greet", number)).annotations or {}
+    assert "stoker.dev/pull" in annotations and "stoker.dev/schedule" not in annotations
     assert shown(github, repository, sha, "stoker preview/greet")["conclusion"] == "success"
     comment = wait_for(lambda: _comment(repository, "succeeded"), "the comment")
     assert f"/function/{service(repository, 'greet', number)}>" in comment["body"]

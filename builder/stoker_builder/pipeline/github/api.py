@@ -178,15 +178,14 @@ def _request(
     client: Github, verb: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str] | None
 ) -> Any:
     from github import GithubException
-    from requests import RequestException
 
     given = dict(body) if body is not None else None
     try:
         _, data = client.requester.requestJsonAndCheck(verb, url, headers=dict(headers or {}), input=given)
     except GithubException as error:
         raise _refusal(error, verb, url) from None
-    except (RequestException, AssertionError, ValueError, OSError) as error:
-        raise Unavailable(f"GitHub does not answer ({type(error).__name__})") from error
+    except Exception as error:  # a connection that breaks, an answer that is no JSON, a private key that is none
+        raise Unavailable(f"GitHub cannot be asked, or does not answer ({type(error).__name__})") from error
     return data
 
 

@@ -17,6 +17,7 @@ import msgspec
 from stoker_builder.pipeline.run.gateway import FailedBuild, Gateway
 from stoker_builder.pipeline.run.manifest import (
     LABELS_OF_GIT,
+    NOT_IN_PREVIEWS,
     PLACE,
     RUN,
     SHA,
@@ -238,7 +239,9 @@ def _comparable(status: FunctionStatus) -> list[object]:
 def _settings_of(status: FunctionStatus, push: Push) -> list[object]:
     """What a pull request may change beside the source. Of a fork, secrets are not looked at."""
     labels = {key: text for key, text in (status.labels or {}).items() if not key.startswith(LABELS_OF_GIT)}
-    annotations = _without(status.annotations, (*ORIGIN_ANNOTATIONS, *_COMPARED_WITHOUT, PLACE, SOURCE))
+    annotations = _without(
+        status.annotations, (*ORIGIN_ANNOTATIONS, *_COMPARED_WITHOUT, *NOT_IN_PREVIEWS, PLACE, SOURCE)
+    )
     secrets = [] if push.is_strangers else sorted(status.secrets or [])
     limits = [status.limits, status.requests, status.read_only_root_filesystem]
     return [status.env_vars or {}, secrets, labels, annotations, *limits]

@@ -43,6 +43,8 @@ PLACE: Final = f"{ANNOTATION_PREFIX}push"
 _TEMPLATES: Final = "template"
 _MAX_STACK: Final = 256 * 1024
 _MAX_FUNCTIONS: Final = 200
+NOT_IN_PREVIEWS: Final = (f"{ANNOTATION_PREFIX}schedule", f"{ANNOTATION_PREFIX}routes", "topic", "schedule")
+"""Annotations that a pull request's functions do not have: the clock and the public addresses are the live ones'."""
 LABELS_OF_GIT: Final = "com.openfaas.cloud."
 _FIXED_ARGUMENTS: Final = ("TEST_ENABLED", "TEST_TIMEOUT", "TEST_MEMORY")
 _IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build")
@@ -188,6 +190,10 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], s
         | {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)},
     )
     spec = msgspec.structs.replace(function_spec(honoured, Overrides(image=_LATER)), service=origin.name)
+    if run.push.pull and any(key in (spec.annotations or {}) for key in NOT_IN_PREVIEWS):
+        notes.append(f"{where}: schedules and routes are not honoured for a pull request")
+        left = {key: text for key, text in (spec.annotations or {}).items() if key not in NOT_IN_PREVIEWS}
+        spec = msgspec.structs.replace(spec, annotations=left)
     try:
         spec.check()
         request = build_request(stack, honoured, {})
