@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stoker_cli.github_flags import read_github_options
+from stoker_cli.forge_flags import read_github_options, read_gitlab_options
 from stoker_sdk.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
@@ -52,4 +52,5 @@ def read_git_options(flags: Mapping[str, Any]) -> PipelineOptions:
         max_push=max_push,
         idle_seconds=idle,
         github=read_github_options(flags),
+        gitlab=read_gitlab_options(flags),
     )

@@ -11,8 +11,8 @@ import click
 from stoker_cli.cluster_flags import cluster_options, read_cluster_options
 from stoker_cli.command import Command
 from stoker_cli.endpoint_flags import endpoint_options, read_endpoint_options
+from stoker_cli.forge_flags import forge_options
 from stoker_cli.git_flags import git_options, read_git_options
-from stoker_cli.github_flags import github_options
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
@@ -110,7 +110,7 @@ def _seconds(text: str, flag: str) -> float:
 @cluster_options
 @queue_options
 @git_options
-@github_options
+@forge_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(

@@ -10,8 +10,8 @@ import pytest
 
 from stoker_builder.pipeline.github.api import pause_of
 from stoker_builder.pipeline.github.connection import Connections, GitHubSettings, read_owners, web_url
-from stoker_builder.pipeline.github.reports import MAX_DESCRIPTION, verdicts
 from stoker_builder.pipeline.github.texts import MARK, MAX_TEXT, log_tail, preview_comment
+from stoker_builder.pipeline.reports import MAX_DESCRIPTION, verdicts
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.github_app import GitHubApp, store_app, stored_app

@@ -28,6 +28,8 @@ from stoker_builder.pipeline.execution import ExecutionSettings, Executor
 from stoker_builder.pipeline.forge import Forge
 from stoker_builder.pipeline.github.connection import Connections, GitHubSettings
 from stoker_builder.pipeline.github.forge import GitHubForge
+from stoker_builder.pipeline.gitlab.connection import GitLabSettings
+from stoker_builder.pipeline.gitlab.forge import GitLabForge
 from stoker_builder.pipeline.own.forge import OwnForge, OwnSettings
 from stoker_builder.pipeline.own.repositories import Repositories
 from stoker_builder.pipeline.policy import Limits
@@ -66,6 +68,7 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
     github: GitHubSettings = GitHubSettings()
+    gitlab: GitLabSettings = GitLabSettings()
 
 
 async def serve(settings: PipelineSettings) -> None:
@@ -84,17 +87,16 @@ async def serve(settings: PipelineSettings) -> None:
         executor,
     )
     store = RunStore(Path(settings.broker_file))
-    github = GitHubForge(
-        Connections(settings.github, data),
-        store,
-        executor,
-        ids,
-        lambda id: f"{settings.public_url}/ui/runs/{id}",
-        fork_previews=settings.github.fork_previews,
-    )
-    forges: dict[str, Forge] = {own.name: own, github.name: github}
+
+    def log_url(id: int) -> str:
+        return f"{settings.public_url}/ui/runs/{id}"
+
+    connections, forks = Connections(settings.github, data), settings.github.fork_previews
+    github = GitHubForge(connections, store, executor, ids, log_url, fork_previews=forks)
+    gitlab = GitLabForge(settings.gitlab, store, executor, ids, log_url)
+    forges: dict[str, Forge] = {own.name: own, github.name: github, gitlab.name: gitlab}
     limits = Limits(settings.runs_at_once, settings.runs_per_owner)
-    runs = own.runs = github.runs = Runs(store, forges, executor, limits)
+    runs = own.runs = github.runs = gitlab.runs = Runs(store, forges, executor, limits)
     reporter = Reporter(runs, forges)
     activity = Activity()
     await runs.start()

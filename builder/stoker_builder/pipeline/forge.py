@@ -6,9 +6,10 @@ push twice is harmless. Everything else is asked of the forge by these three que
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -36,6 +37,25 @@ class Remote:
     authorization: str = ""
     user: int | None = None
     """Whose files they are, where the platform is root and the repository is on this machine."""
+
+
+PATIENCE: Final = 60.0
+"""Seconds for which a run waits for a forge to answer."""
+
+
+async def patiently(ask: Callable[[], Awaitable[str]]) -> str:
+    """Ask again while the forge is away, for a while. Raises what it raised last."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + PATIENCE, 0.5
+    while True:
+        try:
+            return await ask()
+        except Unavailable as error:
+            wait = max(pause, error.seconds if isinstance(error, NotNow) else 0.0)
+            if loop.time() + wait > deadline:
+                raise
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, 10.0)
 
 
 class Forge(Protocol):

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from stoker_builder.pipeline.github.connection import GitHubSettings
+from stoker_builder.pipeline.gitlab.connection import GitLabSettings
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
@@ -30,6 +31,7 @@ class PipelineOptions:
     max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
     github: GitHubSettings = field(default_factory=GitHubSettings)
+    gitlab: GitLabSettings = field(default_factory=GitLabSettings)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def pipeline_child(
         "max_push": options.max_push,
         "idle_seconds": options.idle_seconds,
         "github": msgspec.to_builtins(options.github),
+        "gitlab": msgspec.to_builtins(options.gitlab),
     }
 
     def command(ready: int) -> list[str]:
@@ -74,8 +77,8 @@ def pipeline_child(
 
 def has_repositories(options: PipelineOptions, data: DataDir) -> bool:
     """Whether runs may be open from an earlier life, or pushes were missed meanwhile."""
-    connected = options.github.app_id or options.github.token_file or data.github_app.exists()
-    return bool(connected) or data.git.is_dir()
+    connected = (options.github.app_id, options.github.token_file, options.gitlab.token_file)
+    return any(connected) or data.github_app.exists() or data.git.is_dir()
 
 
 def _listen(path: Path) -> socket.socket:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
 from stoker_builder.pipeline.execution import Executor
-from stoker_builder.pipeline.forge import Remote
+from stoker_builder.pipeline.forge import Remote, patiently
 from stoker_builder.pipeline.git import check_sha
 from stoker_builder.pipeline.github.api import GitHubApi, Refused
 from stoker_builder.pipeline.github.connection import Connections
@@ -30,8 +30,8 @@ from stoker_builder.pipeline.github.events import (
 from stoker_builder.pipeline.github.missed import Missed
 from stoker_builder.pipeline.github.previews import Previews
 from stoker_builder.pipeline.github.reporting import Reporting
-from stoker_builder.pipeline.github.store import UNKNOWN, Connected, GitHubStore
 from stoker_builder.pipeline.github.webhook import Webhook
+from stoker_builder.pipeline.memory import UNKNOWN, Connected, ForgeMemory
 from stoker_builder.pipeline.runs import Runs
 from stoker_builder.pipeline.store import RunStore
 from stoker_sdk.errors import Conflict, StokerError, Unavailable
@@ -40,8 +40,6 @@ from stoker_sdk.runs import GONE, Push, Run
 
 log = logging.getLogger("stoker.pipeline")
 
-_PATIENCE: Final = 60.0
-"""Seconds for which a run waits for GitHub to answer."""
 _GONE_STATUSES: Final = (404, 409, 422)
 """Of a branch's commit: no repository, an empty one, no such branch."""
 
@@ -63,7 +61,7 @@ class GitHubForge:
         fork_previews: bool,
     ) -> None:
         self._connections = connections
-        self._store = GitHubStore(store)
+        self._memory = ForgeMemory(store, FORGE)
         self._executor = executor
         self._ids = ids
         self._fork_previews = fork_previews
@@ -71,12 +69,12 @@ class GitHubForge:
         self._webhook = Webhook(connections, self.take)
         self._reporting = Reporting(self._api, self._is_app, log_url)
         self._previews = Previews(self._api, log_url)
-        self._missed = Missed(self._api, self._store, self.take, self.head_moved)
+        self._missed = Missed(self._api, self._memory, self.take, self.head_moved)
         self._taking = asyncio.Lock()
         self.runs: Runs
 
     @property
-    def is_connected(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether pushes that were missed have to be looked for."""
         try:
             return self._connections.current is not None
@@ -93,7 +91,7 @@ class GitHubForge:
         return (web.post("/github/webhook", self._webhook.receive),)
 
     async def head(self, push: Push) -> str:
-        return await self._patiently(lambda: self._head(push))
+        return await patiently(lambda: self._head(push))
 
     async def _head(self, push: Push) -> str:
         try:
@@ -132,7 +130,7 @@ class GitHubForge:
         connection = self._connections.current
         if connection is None:
             raise Unavailable("GitHub is not connected any more: run `stoker github setup`")
-        authorization = await self._patiently(lambda: self._api.authorization(push.owner, push.repository))
+        authorization = await patiently(lambda: self._api.authorization(push.owner, push.repository))
         url = f"{connection.web_url}/{push.owner}/{push.repository}.git"
         user = self._ids.id_for(f"git:github/{push.owner.lower()}") if self._ids else None
         return Remote(url, urlsplit(url).scheme, authorization, user)
@@ -142,7 +140,7 @@ class GitHubForge:
         await self._previews.report(run, self.runs)
 
     async def look(self) -> None:
-        if not self.is_connected:
+        if not self.is_busy:
             return
         try:
             await self._missed.look(is_app=self._is_app())
@@ -157,10 +155,10 @@ class GitHubForge:
     async def take(self, event: str, guid: str, body: bytes) -> str:
         """Carry out a delivery, once. Raises `BadInput`, and `Unavailable` when it could not be stored."""
         async with self._taking:
-            if await self._store.was_delivered(guid, event, body):
+            if await self._memory.was_delivered(guid, event, body):
                 return "this delivery was taken before: nothing is done"
             done = [await self._carry_out(deed) for deed in read_event(event, body, forks=self._fork_previews)]
-            await self._store.note_delivery(guid, event, body)
+            await self._memory.note_delivery(guid, event, body)
         return "; ".join(done) or f"{event}: nothing to do"
 
     async def _carry_out(self, deed: Deed) -> str:
@@ -186,8 +184,8 @@ class GitHubForge:
         run = await self.runs.accept(push)
         if push.default:
             now = Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha)
-            before = await self._store.by_id(now.id)
-            await self._store.note(now)
+            before = await self._memory.by_id(now.id)
+            await self._memory.note(now)
             if before is not None and not before.gone and before.names != now.names:
                 await self._disconnect(before.owner, before.name)
         return f"run {run.id}"
@@ -207,7 +205,7 @@ class GitHubForge:
         if not self._connections.allows(repository.owner):
             return f"{repository.owner} is not on this platform's list of owners: nothing is done"
         sha = "" if deploy else UNKNOWN
-        await self._store.note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
+        await self._memory.note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
         self._missed.hurry(repository.id)
         return f"{named} is connected"
 
@@ -219,7 +217,7 @@ class GitHubForge:
             if push.forge == FORGE and _is_of(push.owner, push.repository, owner, name):
                 latest[push.place] = run
         places = {run.push.place: run.push for run in latest.values() if run.push.sha != GONE}
-        for each in await self._store.repositories():
+        for each in await self._memory.repositories():
             if not _is_of(each.owner, each.name, owner, name):
                 continue
             if each.branch and each.sha not in (UNKNOWN, GONE):
@@ -227,9 +225,9 @@ class GitHubForge:
                 places.setdefault(push.place, push)
         for push in places.values():
             await self.runs.accept(_gone(push))
-        for each in await self._store.repositories():
+        for each in await self._memory.repositories():
             if _is_of(each.owner, each.name, owner, name):
-                await self._store.note(Connected(each.id, each.owner, each.name, gone=True))
+                await self._memory.note(Connected(each.id, each.owner, each.name, gone=True))
         return f"{owner}/{name or '*'}: {len(places)} places are removed"
 
     async def _leave_branch(self, repository: Known, branch: str) -> str:
@@ -251,20 +249,6 @@ class GitHubForge:
             return f"run {(await self.runs.retry(found[0].id)).id}"
         except Conflict as error:
             return str(error)
-
-    async def _patiently(self, ask: Callable[[], Awaitable[str]]) -> str:
-        """Ask again while GitHub is away, for a while."""
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + _PATIENCE, 0.5
-        while True:
-            try:
-                return await ask()
-            except Unavailable as error:
-                wait = max(pause, getattr(error, "seconds", 0.0))
-                if loop.time() + wait > deadline:
-                    raise
-                await asyncio.sleep(wait)
-                pause = min(pause * 2, 10.0)
 
 
 def _gone(push: Push) -> Push:

@@ -15,8 +15,8 @@ import msgspec
 
 from stoker_builder.pipeline.git import check_sha
 from stoker_builder.pipeline.github.api import GitHubApi, Refused
-from stoker_builder.pipeline.github.store import UNKNOWN, Connected, GitHubStore
 from stoker_builder.pipeline.github.webhook import Take
+from stoker_builder.pipeline.memory import UNKNOWN, Connected, ForgeMemory
 from stoker_sdk.errors import BadInput, StokerError, Unavailable
 
 log = logging.getLogger("stoker.pipeline")
@@ -31,9 +31,9 @@ HeadMoved = Callable[[Connected, str, str], Awaitable[None]]
 
 
 class Missed:
-    def __init__(self, api: GitHubApi, store: GitHubStore, take: Take, head_moved: HeadMoved) -> None:
+    def __init__(self, api: GitHubApi, memory: ForgeMemory, take: Take, head_moved: HeadMoved) -> None:
         self._api = api
-        self._store = store
+        self._memory = memory
         self._take = take
         self._head_moved = head_moved
         self._newest_delivery = 0
@@ -47,7 +47,7 @@ class Missed:
 
     async def _look_soon(self, id: int) -> None:
         try:
-            repository = await self._store.by_id(id)
+            repository = await self._memory.by_id(id)
             if repository is not None and not repository.gone:
                 await self._look_at(repository)
         except StokerError as error:
@@ -80,7 +80,7 @@ class Missed:
                 break
             before = str(page[-1]["id"])
         for guid, delivery in sorted(failed.items(), key=lambda item: int(item[1]["id"])):
-            if guid not in done and not await self._store.knows(guid):
+            if guid not in done and not await self._memory.knows(guid):
                 await self._fetch(guid, delivery)
         self._newest_delivery = newest
 
@@ -101,7 +101,7 @@ class Missed:
                 await self._look_at(repository)
 
         found = await asyncio.gather(
-            *(look_at(each) for each in await self._store.repositories()), return_exceptions=True
+            *(look_at(each) for each in await self._memory.repositories()), return_exceptions=True
         )
         for error in found:
             if isinstance(error, Unavailable):
@@ -118,7 +118,7 @@ class Missed:
             log.debug("%s/%s cannot be seen: %s", repository.owner, repository.name, error)
             return
         if repository.sha == UNKNOWN:
-            await self._store.note(Connected(repository.id, repository.owner, repository.name, branch, head))
+            await self._memory.note(Connected(repository.id, repository.owner, repository.name, branch, head))
         elif head and head != repository.sha:
             await self._head_moved(repository, branch, head)
 

@@ -14,16 +14,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from stoker_builder.pipeline.github.api import GitHubApi, Refused
-from stoker_builder.pipeline.github.reports import (
+from stoker_builder.pipeline.github.texts import log_tail
+from stoker_builder.pipeline.reports import (
     FAILURE,
     PENDING,
     SKIPPED,
     STOPPED,
     SUCCESS,
     Verdict,
+    newer_run_of_commit,
     verdicts,
 )
-from stoker_builder.pipeline.github.texts import log_tail
 from stoker_builder.pipeline.runs import Runs
 from stoker_sdk.runs import GONE, QUEUED, Run
 
@@ -67,7 +68,7 @@ class Reporting:
         commit = (push.owner.lower(), push.repository.lower(), push.sha)
         shown = self._commits.setdefault(commit, _Shown())
         async with shown.lock:
-            if newer_run_of_commit(run, runs):
+            if newer_run_of_commit(run, runs.all()):
                 return
             for verdict in verdicts(run, self._log_url(run.id)):
                 if shown.told.get(verdict.context) == (run.id, verdict):
@@ -150,15 +151,3 @@ def age_of(run: Run) -> float:
     """Seconds since it was accepted."""
     created = datetime.fromisoformat(run.created_at)
     return (datetime.now(created.tzinfo) - created).total_seconds()
-
-
-def newer_run_of_commit(run: Run, runs: Runs) -> bool:
-    """Whether a newer run has the same commit, for the same kind of place, so that it is to speak."""
-    push = run.push
-    return any(
-        other.id > run.id
-        and other.push.sha == push.sha
-        and other.push.home == push.home
-        and bool(other.push.pull) == bool(push.pull)
-        for other in runs.all()
-    )

@@ -1,4 +1,4 @@
-"""The flags of `stoker serve` about GitHub."""
+"""The flags of `stoker serve` about GitHub and GitLab."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stoker_sdk.github_app import PUBLIC_API
 
 if TYPE_CHECKING:
     from stoker_builder.pipeline.github.connection import GitHubSettings
+    from stoker_builder.pipeline.gitlab.connection import GitLabSettings
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _OPTIONS = (
@@ -23,10 +24,15 @@ _OPTIONS = (
     click.option("--github-api-url", default="", metavar="URL", help="GitHub Enterprise: https://HOST/api/v3."),
     click.option("--github-owners-file", type=_FILE, default=None, help="Whose pushes count, a login a line [all]."),
     click.option("--github-fork-previews", is_flag=True, help="Forks' pull requests need no label to be built."),
+    click.option(
+        "--gitlab-token-file", type=_FILE, default=None, help="A token that reads projects and sets statuses."
+    ),
+    click.option("--gitlab-webhook-secret-file", type=_FILE, default=None, help="Secrets of hooks, one a line."),
+    click.option("--gitlab-url", default="", metavar="URL", help="Your own GitLab [https://gitlab.com]."),
 )
 
 
-def github_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds all of them, in this order."""
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -57,6 +63,18 @@ def read_github_options(flags: Mapping[str, Any]) -> GitHubSettings:
         owners_file=_path(flags["github_owners_file"]),
         fork_previews=flags["github_fork_previews"],
     )
+
+
+def read_gitlab_options(flags: Mapping[str, Any]) -> GitLabSettings:
+    """Raises `BadUsage` for flags that do not go together."""
+    from stoker_builder.pipeline.gitlab.connection import PUBLIC, GitLabSettings, check_url
+
+    token, secret = flags["gitlab_token_file"], flags["gitlab_webhook_secret_file"]
+    if bool(token) != bool(secret):
+        raise BadUsage("--gitlab-token-file and --gitlab-webhook-secret-file go together: give both")
+    url = flags["gitlab_url"] or PUBLIC
+    check_url(url)
+    return GitLabSettings(url, _path(token), _path(secret))
 
 
 def _path(name: str | None) -> str:

@@ -1,15 +1,15 @@
-"""What has to outlive us: which deliveries were carried out, and which repositories are connected.
+"""What a forge has to remember beyond our life: deliveries that were carried out, repositories that are connected.
 
 | stream | subject | one message is |
 |---|---|---|
-| `stoker-github` | `stoker.github.repository.ID` | a repository and the commit whose run was stored last |
-| `stoker-github-deliveries` | `stoker.github.delivery.GUID.BODY` | nothing: both are hashes of what came |
+| `stoker-FORGE` | `stoker.FORGE.repository.ID` | a repository and the commit whose run was stored last |
+| `stoker-FORGE-deliveries` | `stoker.FORGE.delivery.GUID.BODY` | nothing: both are hashes of what came |
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,14 +17,9 @@ from stoker_builder.pipeline.store import RunStore
 from stoker_sdk.broker.lookup import all_of, page_of
 from stoker_sdk.broker.requests import SECOND, ensure
 
-_REPOSITORIES: Final = "stoker-github"
-_DELIVERIES: Final = "stoker-github-deliveries"
 _KEPT: Final = 14 * 86400 * SECOND
-"""GitHub itself delivers again for a few days; what is older and replayed finds that its commit is not the head."""
-_STREAMS: Final = (
-    {"name": _REPOSITORIES, "subjects": ["stoker.github.repository.*"], "max_msgs_per_subject": 1},
-    {"name": _DELIVERIES, "subjects": ["stoker.github.delivery.*.*"], "max_age": _KEPT, "max_msgs": 200_000},
-)
+"""Forges themselves deliver again for a few days; what is older and replayed finds that its commit is not the head."""
+_KEPT_DELIVERIES: Final = 200_000
 _PAGE: Final = 500
 
 UNKNOWN: Final = "?"
@@ -49,26 +44,31 @@ class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.owner.lower(), self.name.lower()
 
 
-class GitHubStore:
-    """Every method raises `Unavailable` when the broker does not answer."""
+class ForgeMemory:
+    """`forge` is its name. Every method raises `Unavailable` when the broker does not answer."""
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, forge: str) -> None:
         self._store = store
+        self._stream = f"stoker-{forge}"
+        self._deliveries = f"stoker-{forge}-deliveries"
+        self._subject = f"stoker.{forge}"
         self._repositories: dict[int, Connected] | None = None
 
     async def was_delivered(self, guid: str, event: str, body: bytes) -> bool:
         """Whether a delivery of this id, or with exactly this body, was carried out."""
         await self._open()
-        filters = [f"stoker.github.delivery.{_hash(guid.encode())}.*", f"stoker.github.delivery.*.{_body(event, body)}"]
-        return bool(await all_of(self._store.client, _DELIVERIES, filters))
+        subject = f"{self._subject}.delivery"
+        filters = [f"{subject}.{_hash(guid.encode())}.*", f"{subject}.*.{_body(event, body)}"]
+        return bool(await all_of(self._store.client, self._deliveries, filters))
 
     async def knows(self, guid: str) -> bool:
         """Whether a delivery of this id was carried out."""
         await self._open()
-        return bool(await all_of(self._store.client, _DELIVERIES, [f"stoker.github.delivery.{_hash(guid.encode())}.*"]))
+        filters = [f"{self._subject}.delivery.{_hash(guid.encode())}.*"]
+        return bool(await all_of(self._store.client, self._deliveries, filters))
 
     async def note_delivery(self, guid: str, event: str, body: bytes) -> None:
-        await self._store.publish(f"stoker.github.delivery.{_hash(guid.encode())}.{_body(event, body)}", b"{}")
+        await self._store.publish(f"{self._subject}.delivery.{_hash(guid.encode())}.{_body(event, body)}", b"{}")
 
     async def repositories(self) -> list[Connected]:
         return [each for each in (await self._open()).values() if not each.gone]
@@ -81,19 +81,28 @@ class GitHubStore:
         """On disk when it returns."""
         known = await self._open()
         if known.get(repository.id) != repository:
-            await self._store.publish(f"stoker.github.repository.{repository.id}", msgspec.json.encode(repository))
+            await self._store.publish(f"{self._subject}.repository.{repository.id}", msgspec.json.encode(repository))
             known[repository.id] = repository
 
     async def _open(self) -> dict[int, Connected]:
         if self._repositories is None:
-            await ensure(self._store.client, _STREAMS)
+            await ensure(self._store.client, self._streams())
             self._repositories = {each.id: each for each in await self._stored()}
         return self._repositories
+
+    def _streams(self) -> tuple[dict[str, Any], ...]:
+        repositories, deliveries = f"{self._subject}.repository.*", f"{self._subject}.delivery.*.*"
+        limits = {"max_age": _KEPT, "max_msgs": _KEPT_DELIVERIES}
+        return (
+            {"name": self._stream, "subjects": [repositories], "max_msgs_per_subject": 1},
+            {"name": self._deliveries, "subjects": [deliveries], **limits},
+        )
 
     async def _stored(self) -> list[Connected]:
         found: list[Connected] = []
         sequence = 1
-        while page := await page_of(self._store.client, _REPOSITORIES, "stoker.github.repository.*", sequence, _PAGE):
+        subjects = f"{self._subject}.repository.*"
+        while page := await page_of(self._store.client, self._stream, subjects, sequence, _PAGE):
             found += [msgspec.json.decode(message.data, type=Connected) for message in page]
             sequence = page[-1].sequence + 1
         return found

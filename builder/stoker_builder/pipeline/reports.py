@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +42,18 @@ def verdicts(run: Run, log_url: str) -> list[Verdict]:
         state, text, url = _function(run, each, log_url)
         found.append(Verdict(f"{prefix}/{each.name}", state, _short(text), url, each.name))
     return found
+
+
+def newer_run_of_commit(run: Run, runs: Iterable[Run]) -> bool:
+    """Whether a newer run has the same commit, for the same kind of place, so that it is to speak."""
+    push = run.push
+    return any(
+        other.id > run.id
+        and other.push.sha == push.sha
+        and other.push.home == push.home
+        and bool(other.push.pull) == bool(push.pull)
+        for other in runs
+    )
 
 
 def _whole(run: Run, functions: list[FunctionResult], log_url: str) -> tuple[str, str, str]:
