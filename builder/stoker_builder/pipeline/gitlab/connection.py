@@ -1,4 +1,4 @@
-"""How the platform is connected to GitLab: an address, a token, and the secret of its hooks, by files that may change."""
+"""How the platform is connected to GitLab: an address, a token, the secret of its hooks, by files that may change."""
 
 from __future__ import annotations
 
