@@ -17,6 +17,7 @@ from working_copy import handler, passing, stack
 
 from stoker_sdk.errors import NotFound
 from stoker_sdk.messages import Secret
+from stoker_sdk.origin import check_origin
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def github(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHubServer]:
 @pytest.fixture(scope="module")
 def connected(github: GitHubServer, platform: Platform) -> Iterator[Platform]:
     """A platform that is connected as an App, for all tests of this file."""
-    one = Platform(like=platform, flags=github.app_flags)
+    one = Platform(like=platform, flags=(*github.app_flags, "--domain", "faas.localhost"))
     try:
         yield one.start()
     finally:
@@ -57,7 +58,7 @@ def test_a_webhook_alone_takes_a_repository_to_a_live_function(
     whole, greet = shown(github, repository, sha), shown(github, repository, sha, "stoker/greet")
     assert whole["history"][0][0] in ("queued", "in_progress") and whole["conclusion"] == "success"
     assert greet["conclusion"] == "success"
-    assert greet["details_url"].endswith(f"/function/{service(repository, 'greet')}")
+    assert greet["details_url"] == f"https://{repository.owner.lower()}.faas.localhost:{connected.https[1]}/greet"
     assert "greet" in whole["output"]["text"] and "ghs_" not in str(whole)
 
 
@@ -286,7 +287,9 @@ def test_a_pull_request_has_a_preview_of_what_it_changes(
     assert "stoker.dev/pull" in annotations and "stoker.dev/schedule" not in annotations
     assert shown(github, repository, sha, "stoker preview/greet")["conclusion"] == "success"
     comment = wait_for(lambda: _comment(repository, "succeeded"), "the comment")
-    assert f"/function/{service(repository, 'greet', number)}>" in comment["body"]
+    host = check_origin(repository.owner, repository.name, "greet", pull=number).host_label + ".faas.localhost"
+    assert f"<https://{host}:{connected.https[1]}/greet>" in comment["body"]
+    assert connected.request("POST", "/greet", b"you", {"Host": host}).text == "preview you"
     assert "| `wave` | not changed by this pull request |" in comment["body"]
 
     repository.commit(**passing("greet", "hello "))  # as it is live

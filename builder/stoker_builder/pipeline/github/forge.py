@@ -174,14 +174,14 @@ class GitHubForge:
             case Rerun(owner, name, sha):
                 return await self._rerun(owner, name, sha)
 
-    async def _accept(self, push: Push) -> str:
+    async def _accept(self, push: Push, *, at_head: bool = False) -> str:
         if push.sha != GONE and not self._connections.allows(push.owner):
             log.info("a push to %s/%s starts nothing: its owner is not on the list", push.owner, push.repository)
             return f"{push.owner} is not on this platform's list of owners: nothing is done"
         if push.pull and push.sha == GONE and not any(run.push.place == push.place for run in self.runs.all()):
             return "the pull request had no preview"
         self._executor.prepare()
-        run = await self.runs.accept(push)
+        run = await self.runs.accept(push, at_head=at_head)
         if push.default:
             now = Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha)
             before = await self._memory.by_id(now.id)
@@ -198,7 +198,7 @@ class GitHubForge:
             FORGE, repository.owner, repository.name, branch, head, details={ID: str(repository.id)}, by="", subject=""
         )
         log.info("%s/%s is at %s: no webhook said so", repository.owner, repository.name, head[:7])
-        await self._accept(push)
+        await self._accept(push, at_head=True)
 
     async def _connect(self, repository: Known, *, deploy: bool) -> str:
         named = f"{repository.owner}/{repository.name}"

@@ -133,7 +133,8 @@ class GitLabForge:
             if head not in (GONE, project.sha):  # GitLab's silence removes nothing
                 log.info("%s/%s is at %s: no hook said so", project.owner, project.name, head[:7])
                 details = {ID: str(project.id)}
-                await self._accept(Push(FORGE, project.owner, project.name, project.branch, head, details=details))
+                push = Push(FORGE, project.owner, project.name, project.branch, head, details=details)
+                await self._accept(push, at_head=True)
 
     async def _receive(self, request: web.Request) -> web.Response:
         connection = self._connection()
@@ -147,9 +148,9 @@ class GitLabForge:
         said = await self._accept(push) if push is not None else "nothing to do"
         return web.Response(status=202, text=said + "\n")
 
-    async def _accept(self, push: Push) -> str:
+    async def _accept(self, push: Push, *, at_head: bool = False) -> str:
         self._executor.prepare()
-        run = await self.runs.accept(push)
+        run = await self.runs.accept(push, at_head=at_head)
         await self._memory.note(
             Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha, gone=push.sha == GONE)
         )

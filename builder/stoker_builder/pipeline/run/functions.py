@@ -113,7 +113,7 @@ class _Work:
         wants = FunctionStatus.of(wanted.spec)
         if _settings_of(live, self._push) != _settings_of(wants, self._push):
             return False
-        address = self._address(msgspec.structs.replace(wanted.spec, service=live.name))
+        address = self._address(msgspec.structs.replace(wanted.spec, service=live.name), live)
         self._teller.result(wanted.name, service=live.name, state="unchanged", image=live.image, url=address)
         self._teller.log(f"unchanged, as it is live at {address}", wanted.name)
         return True
