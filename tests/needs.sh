@@ -17,6 +17,7 @@ need gofmt golang-go
 need ruby ruby
 need docker-registry docker-registry
 need htpasswd apache2-utils
+need chromium chromium
 command -v ruby >/dev/null 2>&1 && ruby -e 'require "webrick"; require "minitest"' 2>/dev/null || missing="$missing ruby-webrick ruby-minitest"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0

@@ -13,6 +13,7 @@ from stoker_cli.command import Command
 from stoker_cli.endpoint_flags import endpoint_options, read_endpoint_options
 from stoker_cli.forge_flags import forge_options
 from stoker_cli.git_flags import git_options, read_git_options
+from stoker_cli.pages_flags import pages_options, read_pages_options
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
@@ -111,6 +112,7 @@ def _seconds(text: str, flag: str) -> float:
 @queue_options
 @git_options
 @forge_options
+@pages_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
 def serve(
@@ -163,5 +165,6 @@ def serve(
         cluster=read_cluster_options(others, surroundings.environment),
         queue=read_queue_options(others),
         pipeline=read_git_options(others),
+        pages=read_pages_options(others),
     )
     return run_platform(options, surroundings.environment)

@@ -28,6 +28,18 @@ class Timings(msgspec.Struct):
     def count(self) -> int:
         return sum(self.buckets)
 
+    def quantile(self, part: float) -> float:
+        """The seconds within which this part of the calls (0 to 1) ended, taken as even within a bucket; 0 without any.
+
+        Beyond the last bound it is that bound.
+        """
+        wanted, below = part * self.count, 0
+        for count, lower, upper in zip(self.buckets, (0.0, *BUCKETS), BUCKETS, strict=False):
+            if count and below + count >= wanted:
+                return lower + (upper - lower) * (wanted - below) / count
+            below += count
+        return BUCKETS[-1] if below < self.count else 0.0
+
     def observe(self, seconds: float) -> None:
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
@@ -44,7 +56,8 @@ MAX_FAULTS: Final = 12
 class FunctionCounters(msgspec.Struct):
     """One function's calls. `key` is `NAME.NAMESPACE`; `codes` holds those that ended, by status.
 
-    `faults` are the latest of each code.
+    `faults` are the latest of each code. `first_call` is when its last revision got its first call, in seconds of Unix
+    time; 0 before that, and where the revision was there before who counts.
     """
 
     key: str
@@ -52,10 +65,20 @@ class FunctionCounters(msgspec.Struct):
     inflight: int = 0
     codes: dict[int, Timings] = {}
     faults: list[Fault] = []
+    revision: int = 0
+    first_call: int = 0
 
     @property
     def ended(self) -> int:
         return sum(timings.count for timings in self.codes.values())
+
+    @property
+    def timings(self) -> Timings:
+        """Of all ended calls, whatever their status."""
+        sum = Timings()
+        for timings in self.codes.values():
+            sum.add(timings)
+        return sum
 
     def observe(self, code: int, seconds: float) -> None:
         self.codes.setdefault(code, Timings()).observe(seconds)
@@ -67,6 +90,10 @@ class FunctionCounters(msgspec.Struct):
             self.codes.setdefault(code, Timings()).add(timings)
         if other.faults:
             self.faults = latest([*self.faults, *other.faults], MAX_FAULTS)
+        if other.revision > self.revision:
+            self.revision, self.first_call = other.revision, other.first_call
+        elif other.revision == self.revision and other.first_call:
+            self.first_call = min(self.first_call or other.first_call, other.first_call)
 
 
 class Counters(Protocol):

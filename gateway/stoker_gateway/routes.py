@@ -59,6 +59,7 @@ class Route(msgspec.Struct, frozen=True):
     is its code. `annotations` are those that say how stored calls are repeated, what is kept of calls, and who may
     call. `created_at` is when the function was first deployed. `endpoints` are its public addresses, which control
     adds when it has settled who has them.
+    `revision` is the newest with a ready replica, 0 without any.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Route(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
     created_at: str = ""
     endpoints: list[Endpoint] = []
+    revision: int = 0
 
     @property
     def is_private(self) -> bool:

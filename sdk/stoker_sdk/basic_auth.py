@@ -25,3 +25,8 @@ class BasicAuth:
         except (binascii.Error, ValueError):
             return False
         return hmac.compare_digest(given, f"{self.user}:{self.password}".encode())
+
+
+def same_text(given: str, right: str) -> bool:
+    """Compared in constant time, whatever characters the given text has."""
+    return hmac.compare_digest(given.encode(errors="replace"), right.encode())

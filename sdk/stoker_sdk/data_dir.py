@@ -130,6 +130,11 @@ class DataDir:
         return self.path / "github-app"
 
     @property
+    def ended_sessions(self) -> Path:
+        """Of the pages: who signed out, until their session had ended anyway."""
+        return self.path / "ended-sessions.json"
+
+    @property
     def ids(self) -> Path:
         return self.path / "ids.json"
 

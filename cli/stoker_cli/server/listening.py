@@ -1,4 +1,5 @@
-"""The public sockets: opened by the supervisor, one for each proxy on the same address, and inherited.
+"""Sockets that the supervisor opens, and processes inherit: the public ones, one for each proxy on the same address,
+and those behind which a process is started when somebody connects.
 
 SO_REUSEPORT lets the kernel spread connections over the proxies. It would also let a second server share the address
 unnoticed, so the address is first tried without it.
@@ -6,11 +7,14 @@ unnoticed, so the address is first tried without it.
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 from stoker_sdk.errors import StokerError
 
 _BACKLOG = 4096
+_PRIVATE_BACKLOG = 256
 
 
 def listen(address: tuple[str, int], number: int, flag: str) -> list[socket.socket]:
@@ -41,6 +45,18 @@ def _open(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     sock.bind((host, port))
     sock.listen(_BACKLOG)
     return sock
+
+
+def listen_privately(path: Path) -> socket.socket:
+    """A socket that only this user can open."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old_mask)
+    listener.listen(_PRIVATE_BACKLOG)
+    return listener
 
 
 def url(scheme: str, sock: socket.socket) -> str:

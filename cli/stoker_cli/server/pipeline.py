@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +12,10 @@ import msgspec
 
 from stoker_builder.pipeline.github.connection import GitHubSettings
 from stoker_builder.pipeline.gitlab.connection import GitLabSettings
+from stoker_cli.server.listening import listen_privately
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
-
-_BACKLOG = 256
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def pipeline_child(
     options: PipelineOptions, data: DataDir, run: RunDir, around: Surroundings, environment: Mapping[str, str]
 ) -> Child:
     """The child, and its socket, which is ours: who connects while the process is away waits there."""
-    listener = _listen(run.pipeline_socket)
+    listener = listen_privately(run.pipeline_socket)
     settings = {
         "data_dir": str(data.path),
         "listen_fd": listener.fileno(),
@@ -79,14 +76,3 @@ def has_repositories(options: PipelineOptions, data: DataDir) -> bool:
     """Whether runs may be open from an earlier life, or pushes were missed meanwhile."""
     connected = (options.github.app_id, options.github.token_file, options.gitlab.token_file)
     return any(connected) or data.github_app.exists() or data.git.is_dir()
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(old_mask)
-    listener.listen(_BACKLOG)
-    return listener

@@ -17,8 +17,10 @@ import msgspec
 
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
 from stoker_cli.endpoint_flags import EndpointOptions
+from stoker_cli.pages_flags import PagesOptions
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
+from stoker_cli.server.pages import pages_child
 from stoker_cli.server.pipeline import PipelineOptions, Surroundings, has_repositories, pipeline_child
 from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
 from stoker_cli.server.supervisor import Child, Supervisor
@@ -56,6 +58,7 @@ class ServeOptions:
     drain_seconds: float = DRAIN_SECONDS
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
     pipeline: PipelineOptions = field(default_factory=lambda: PipelineOptions())
+    pages: PagesOptions = field(default_factory=PagesOptions)
     cluster: ClusterSettings | None = None
     """Where functions run, if not on this machine."""
     endpoints: EndpointOptions = field(default_factory=EndpointOptions)
@@ -118,6 +121,17 @@ def _start(
     if options.has_pipeline and not supervisor.stopping:
         child = _pipeline(options, run, interpreter, addresses, environment)
         supervisor.start_when_wanted(child, now=has_repositories(options.pipeline, options.data))
+    if options.pages.enabled and not supervisor.stopping:
+        supervisor.start_when_wanted(
+            pages_child(
+                options.pages,
+                options.data,
+                run,
+                _named(addresses["https"], options.endpoints.own_hosts),
+                environment,
+                has_pipeline=options.has_pipeline,
+            )
+        )
     metrics = json.loads(control)["metrics"] if control else ""
     return addresses | {
         "metrics": f"http://{metrics}/metrics",
@@ -142,7 +156,7 @@ def _fork_server(run: RunDir, interpreter: Interpreter, environment: Mapping[str
 
 def _certificates(options: ServeOptions) -> Certificates:
     """Ours for every name, unless the user has one."""
-    ours = ensure_certificates(options.data.tls, options.endpoints.certificate_names)
+    ours = ensure_certificates(options.data.tls, (*options.endpoints.certificate_names, *options.pages.hosts))
     if options.endpoints.certificate is None:
         return ours
     chain, key = options.endpoints.certificate
@@ -178,7 +192,7 @@ def _control(
         "hosts": {
             "domain": endpoints.domain,
             "port": https_port,
-            "own_hosts": endpoints.own_hosts,
+            "own_hosts": (*endpoints.own_hosts, *options.pages.hosts),
             "route_hosts": endpoints.route_hosts,
         },
         "rates": {
@@ -219,9 +233,11 @@ def _proxy(
         "idempotency_window": options.queue.idempotency_window,
         "broker_folder": str(options.data.queue) if options.queue.enabled and options.queue.own is None else "",
         "domain": options.endpoints.domain,
-        "own_hosts": options.endpoints.own_hosts,
+        "own_hosts": (*options.endpoints.own_hosts, *options.pages.hosts),
         "inside": options.endpoints.inside,
         "pipeline_socket": str(run.pipeline_socket) if options.has_pipeline else "",
+        "pages_socket": str(run.pages_socket) if options.pages.enabled else "",
+        "pages_host": options.pages.host,
     }
 
     def command(ready: int) -> list[str]:
@@ -259,6 +275,8 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
     print(f"stoker: data in {data.path}, user {ADMIN}, password in {data.password}, CA in {data.ca_certificate}")
     if options.endpoints.domain:
         print(f"stoker: owners' functions are at https://OWNER.{options.endpoints.domain}/FUNCTION")
+    if options.pages.enabled:
+        print(f"stoker: pages for your browser at {_pages_url(options, addresses)}")
     if options.queue.enabled:
         print(f"stoker: async calls are kept {options.queue.where(data)}, {options.queue.workers} worker(s)")
     if options.cluster is not None:
@@ -275,6 +293,11 @@ def _announce(options: ServeOptions, addresses: dict[str, str]) -> None:
             "pid": os.getpid(),
         }
         write_whole(options.ready_file, json.dumps(ready, indent=1).encode() + b"\n", 0o644)
+
+
+def _pages_url(options: ServeOptions, addresses: Mapping[str, str]) -> str:
+    where = _named(addresses["https"], options.pages.hosts) if options.pages.hosts else addresses["http"]
+    return f"{where}/ui/"
 
 
 def _forget_ready_file(options: ServeOptions) -> None:

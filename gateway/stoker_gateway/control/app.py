@@ -14,6 +14,7 @@ from stoker_gateway.control import (
     alert,
     builds,
     calls,
+    figures,
     functions,
     health,
     info,
@@ -49,6 +50,7 @@ from stoker_gateway.secrets import Secrets
 
 ROUTES = (
     *functions.ROUTES,
+    *figures.ROUTES,
     *revisions.ROUTES,
     *scale.ROUTES,
     *alert.ROUTES,

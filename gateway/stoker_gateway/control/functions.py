@@ -86,10 +86,10 @@ async def check_secrets(request: web.Request, spec: FunctionSpec) -> None:
 
 async def _call_counts(app: web.Application) -> dict[str, int]:
     """Ended calls by `NAME.NAMESPACE`."""
-    return {counted.key: counted.ended for counted in await _counted(app)}
+    return {counted.key: counted.ended for counted in await ask_counters(app)}
 
 
-async def _counted(app: web.Application) -> list[FunctionCounters]:
+async def ask_counters(app: web.Application) -> list[FunctionCounters]:
     """What the proxies counted; nothing when that cannot be had, for the answer matters more."""
     try:
         async with asyncio.timeout(app[CONFIG].counters_wait):
@@ -102,7 +102,9 @@ async def _counted(app: web.Application) -> list[FunctionCounters]:
 async def _with_faults(app: web.Application, status: FunctionStatus) -> FunctionStatus:
     """With the latest faults that calls met, each with a line that says what to do."""
     key = f"{status.name}.{status.namespace}"
-    faults = [_explained(fault) for counted in await _counted(app) if counted.key == key for fault in counted.faults]
+    faults = [
+        _explained(fault) for counted in await ask_counters(app) if counted.key == key for fault in counted.faults
+    ]
     if not faults or status.stoker is None:
         return status
     return msgspec.structs.replace(status, stoker=msgspec.structs.replace(status.stoker, faults=faults))

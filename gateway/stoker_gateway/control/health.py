@@ -1,4 +1,4 @@
-"""`/healthz`, `/` and `/ui/`: what is there for probes and browsers."""
+"""`/healthz`, `/` and, where the pages are switched off, `/ui/`: what is there for probes and browsers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ async def go_to_dashboard(request: web.Request) -> web.Response:
 
 
 async def show_dashboard(request: web.Request) -> web.Response:
-    return answers.failure(404, "not-found", "no dashboard yet: use the command line, `stoker list`")
+    return answers.failure(
+        404, "not-found", "the pages are switched off here (--no-pages): use the command line, `stoker list`"
+    )
 
 
 ROUTES = (

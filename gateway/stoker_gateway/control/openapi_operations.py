@@ -15,6 +15,7 @@ from stoker_sdk.messages import (
     CallsChanged,
     CallStatus,
     DeleteFunctionRequest,
+    FunctionFigures,
     FunctionNamespace,
     GatewayInfo,
     LogMessage,
@@ -30,6 +31,7 @@ from stoker_sdk.runs import STATES, RemovedRepository, RepositoryName, Run, RunL
 STRUCTS: Final = (
     FunctionSpec,
     FunctionStatus,
+    FunctionFigures,
     DeleteFunctionRequest,
     ScaleServiceRequest,
     Revision,
@@ -66,6 +68,7 @@ NARROWED: Final[Mapping[str, Mapping[str, Any]]] = {
     "ScaleServiceRequest": {"replicas": {"minimum": 0, "maximum": 1000}, "namespace": _NAMESPACE},
     "RollbackRequest": {"revision": {"minimum": 0}, "namespace": _NAMESPACE},
     "Revision": {"createdAt": {"format": "date-time"}},
+    "FunctionFigures": {"name": _NAME, "namespace": _NAME},
     "Secret": {"name": _SECRET_NAME, "namespace": _NAMESPACE},
     "FunctionNamespace": {"name": _NAME},
     "LogMessage": {"timestamp": {"format": "date-time"}},
@@ -154,6 +157,10 @@ _FUNCTIONS: Final = (
         "Put an earlier revision live again, as a new one and without a build.", "functions",
         {202: ("Accepted, and stored.", Rollback)},
         body=RollbackRequest, query=(_UNLESS_IN_BODY,), errors=(404, 409, 503),
+    ),
+    Operation(
+        "GET", "/system/figures", "listFigures", "How every function, of all namespaces, is used.", "functions",
+        {200: ("Calls by status, how long they took, and when the last revision came.", list[FunctionFigures])},
     ),
     Operation(
         "POST", "/system/scale-function/{name}", "scaleFunction", "Set the number of replicas.", "functions", _DONE,
@@ -360,7 +367,7 @@ _PLATFORM: Final = (
         "GET", "/", "goToDashboard", "To the dashboard.", "platform", {307: ("It is at `/ui/`.", None)}, open=True
     ),
     Operation(
-        "GET", "/ui/{rest}", "showDashboard", "The dashboard's place; there is none yet.", "platform", {}, errors=(404,)
+        "GET", "/ui/{rest}", "showDashboard", "Where the pages are switched off.", "platform", {}, errors=(404,)
     ),
 )  # fmt: skip
 

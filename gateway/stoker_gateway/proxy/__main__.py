@@ -78,6 +78,9 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     inside: tuple[str, ...] = ()
     pipeline_socket: str = ""
     """Empty: what is for the git pipeline goes to control, which knows nothing of it."""
+    pages_socket: str = ""
+    """Empty: as with the pipeline. On `pages_host`, if there is one, the pages are all there is."""
+    pages_host: str = ""
 
 
 class ControlLink:
@@ -171,6 +174,8 @@ async def serve(config: ProxyConfig) -> None:
         max_body=config.max_body,
         max_waiting=config.max_waiting,
         pipeline_address=f"unix:{config.pipeline_socket}" if config.pipeline_socket else "",
+        pages_address=f"unix:{config.pages_socket}" if config.pages_socket else "",
+        pages_host=config.pages_host.encode(),
         enqueue=enqueue,
         hosts=Hosts(config.domain, config.own_hosts),
         inside=Inside(config.inside),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
@@ -46,17 +47,21 @@ class Entry:
         "failure",
         "failure_code",
         "faults",
+        "first_call",
         "guarded",
         "idempotent",
         "inflight",
+        "is_new",
         "key",
         "losses",
         "owner",
         "private",
         "removed",
+        "revision",
         "serving",
         "shortened",
         "started",
+        "started_before",
         "streams",
         "targets",
         "timeout",
@@ -64,8 +69,10 @@ class Entry:
         "woken",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, is_new: bool = False) -> None:
+        """`is_new`: the function was deployed while this proxy was there."""
         self.key = key
+        self.is_new = is_new
         self.timeout = 0.0
         self.concurrency = 0
         self.failure = ""
@@ -88,6 +95,11 @@ class Entry:
         self.shortened = False
         self.started = 0
         self.codes: dict[int, list[float]] = {}
+        # The newest revision that was ready, how many calls there were before it, and the Unix time of its first call:
+        # 0 while there is none, below 0 where it may have had one before this proxy was there.
+        self.revision = 0
+        self.started_before = 0
+        self.first_call = 0
         # What went wrong: the latest by code, replicas that ended unasked by id, and the calls that wait to be told
         # why theirs did. Made when first needed: most functions never do.
         self.faults: dict[str, tuple[str, int, str, str, int]] | None = None
@@ -111,6 +123,10 @@ class Entry:
         self.guarded = self.private or self.owner != ""
         for loss in route.losses:
             self._remember(loss)
+        if route.revision not in (0, self.revision):
+            self.first_call = 0 if self.revision or self.is_new else -1
+            self.started_before = self.started - len(self.waiting)
+            self.revision = route.revision
         self.targets = [
             known.pop(target.id) if target.id in known else ReplicaTarget(target.id, target.address)
             for target in route.targets
@@ -163,10 +179,15 @@ class Entry:
             self.faults[code] = (side, status, message, call, nanoseconds)
 
     def counters(self) -> FunctionCounters:
+        """Asked for each second while calls come, so the time of a first call is that exact."""
+        if self.first_call == 0 and self.revision and self.started > self.started_before:
+            self.first_call = int(time.time())
         return FunctionCounters(
             key=self.key,
             started=self.started,
             inflight=self.inflight,
+            revision=self.revision,
+            first_call=max(self.first_call, 0),
             codes={
                 code: Timings(buckets=[int(n) for n in slots[:-1]], seconds=slots[-1])
                 for code, slots in self.codes.items()

@@ -90,7 +90,7 @@ class Hosts:
             pass
         if len(self._spelled) >= _MAX_SPELLINGS:
             self._spelled.clear()
-        host = self._spelled[header] = self._look_up(_PORT.sub(b"", header).lower().rstrip(b"."))
+        host = self._spelled[header] = self._look_up(plain_host(header))
         return host
 
     def _look_up(self, name: bytes) -> Host | None:
@@ -122,6 +122,11 @@ class Hosts:
     def _hosts_changed(self) -> None:
         self._spelled.clear()
         self.in_use = bool(self._suffix or self._hosts)
+
+
+def plain_host(header: bytes) -> bytes:
+    """The name in a Host header, in the one spelling that hosts are compared in."""
+    return _PORT.sub(b"", header).lower().rstrip(b".")
 
 
 def has_dot_segment(path: bytes) -> bool:

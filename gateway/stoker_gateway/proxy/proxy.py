@@ -1,7 +1,7 @@
 """A proxy: the route table, what comes in, and where it goes. It holds no truth and outlives control.
 
-Everything that is not a call of a function goes to control, or to the git pipeline, by the same path: each is one more
-entry of the table, with one target and no limit of time or number.
+Everything that is not a call of a function goes to control, to the git pipeline or to the pages, by the same path: each
+is one more entry of the table, with one target and no limit of time or number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stoker_gateway.proxy.enqueue import Enqueue
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.proxy.guard import Inside, OwnerRates
 from stoker_gateway.proxy.headers import CallIds, error_block
-from stoker_gateway.proxy.hosts import Hosts
+from stoker_gateway.proxy.hosts import Hosts, plain_host
 from stoker_gateway.proxy.idempotent import take_keyed
 from stoker_gateway.proxy.public import admits, handle_public
 from stoker_gateway.routes import Endpoint, Route, Target
@@ -31,6 +31,7 @@ _TICK = 0.1
 _PREFIX = b"/function/"
 _ASYNC_PREFIX = b"/async-function/"
 _OF_PIPELINE = (b"/git/", b"/github/", b"/gitlab/", b"/system/runs", b"/system/repositories", b"/system/seal-key")
+_OF_PAGES = (b"/ui/", b"/badge/")
 _DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
 
 
@@ -46,6 +47,8 @@ class Proxy:
         max_waiting: int,
         control_wait: float = 10.0,
         pipeline_address: str = "",
+        pages_address: str = "",
+        pages_host: bytes = b"",
         enqueue: Enqueue | None = None,
         hosts: Hosts | None = None,
         inside: Inside | None = None,
@@ -60,6 +63,8 @@ class Proxy:
         self._retired: dict[str, Entry] = {}
         self._control = _own_entry("the control API", control_address)
         self._pipeline = _own_entry("the git pipeline", pipeline_address) if pipeline_address else self._control
+        self._pages = _own_entry("the pages", pages_address) if pages_address else self._control
+        self._pages_host = pages_host
         self._control_wait = control_wait
         self.enqueue = enqueue or Enqueue(None)
         self._hosts = hosts or Hosts()
@@ -71,7 +76,9 @@ class Proxy:
     def handle(self, exchange: Exchange) -> None:
         """Where every exchange of this proxy begins."""
         target = exchange.target
-        if self._hosts.in_use and exchange.peer and (host := self._hosts.find(exchange.host)) is not None:
+        if self._pages_host and plain_host(exchange.host) == self._pages_host:
+            Call(self, exchange, self._pages, target).begin()
+        elif self._hosts.in_use and exchange.peer and (host := self._hosts.find(exchange.host)) is not None:
             handle_public(self, exchange, host)
         elif target.startswith(_PREFIX):
             name, path = _split(target[10:])
@@ -86,12 +93,14 @@ class Proxy:
             self._handle_async(exchange, target[16:])
         elif target.startswith(_OF_PIPELINE):
             Call(self, exchange, self._pipeline, target).begin()
+        elif target.startswith(_OF_PAGES):
+            Call(self, exchange, self._pages, target).begin()
         else:
             Call(self, exchange, self._control, target).begin()
 
     def is_own(self, entry: Entry) -> bool:
         """Whether this is a part of the platform, not a function."""
-        return entry is self._control or entry is self._pipeline
+        return entry is self._control or entry is self._pipeline or entry is self._pages
 
     def _handle_async(self, exchange: Exchange, rest: bytes) -> None:
         if exchange.method == b"DELETE":
@@ -126,13 +135,13 @@ class Proxy:
         for key in [key for key in self._entries if key not in keys]:
             self.remove(key)
         for route in routes:
-            self.put(route)
+            self.put(route, is_new=False)
 
-    def put(self, route: Route) -> None:
+    def put(self, route: Route, *, is_new: bool = True) -> None:
         entry = self._entries.get(route.key)
         if entry is None:
             entry = self._entries[route.key] = (
-                self._retired.pop(route.key) if route.key in self._retired else Entry(route.key)
+                self._retired.pop(route.key) if route.key in self._retired else Entry(route.key, is_new=is_new)
             )
             entry.removed = entry.woken = False
             for token in _tokens(route.key):
@@ -212,6 +221,7 @@ class Proxy:
         self.date_line = f"Date: {formatdate(wall, usegmt=True)}\r\n".encode()
         self._expire_waits(self._control)
         self._expire_waits(self._pipeline)
+        self._expire_waits(self._pages)
         for entry in [*self._entries.values(), *self._retired.values()]:
             if entry.calls or entry.streams or entry.waiting or entry.bereaved:
                 self._check(entry)

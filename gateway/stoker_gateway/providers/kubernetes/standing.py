@@ -142,6 +142,7 @@ class Standing:
             targets,
             annotations=annotations,
             created_at=self.stored.created_at,
+            revision=self._serving,
         )
         if targets or self.state != "failed" or self.trouble is None:
             return route

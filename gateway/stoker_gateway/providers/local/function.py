@@ -223,6 +223,7 @@ class LocalFunction:
             failure, code = self._sickness(), "unhealthy"
         code = code if failure else ""
         annotations = route_annotations(spec.annotations)
+        ready = [replica.version.revision for replica in self._replicas.values() if replica.state == "ready"]
         return Route(
             str(self.key),
             spec.timeout,
@@ -232,6 +233,7 @@ class LocalFunction:
             code,
             annotations=annotations,
             created_at=self.record.created_at,
+            revision=max(ready, default=0),
         )
 
     # Replicas

@@ -43,6 +43,10 @@ class RunDir:
         return self.path / "pipeline.sock"
 
     @property
+    def pages_socket(self) -> Path:
+        return self.path / "pages.sock"
+
+    @property
     def table_socket(self) -> Path:
         return self.path / "table.sock"
 

@@ -1,0 +1,114 @@
+"""The process of the pages, on a unix socket that it is given.
+
+    python -m stoker_gateway.pages SETTINGS-JSON
+
+It is started when somebody opens a page, and ends by itself when nobody has for some minutes: a platform at which
+nobody looks pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from stoker_gateway.pages.app import Activity, make_app
+from stoker_gateway.pages.backend import Backend
+from stoker_gateway.pages.github import GitHub
+from stoker_gateway.pages.keys import PagesConfig
+from stoker_gateway.pages.sessions import Sessions
+from stoker_sdk.basic_auth import BasicAuth
+from stoker_sdk.data_dir import ADMIN, DataDir
+from stoker_sdk.errors import StokerError
+from stoker_sdk.processes import die_with_parent, say_ready
+
+log = logging.getLogger("stoker.pages")
+
+_MAX_HEAD: Final = 64 * 1024
+
+
+class PagesSettings(msgspec.Struct, frozen=True):
+    """What the supervisor tells the pages. `pipeline_socket` is empty where functions cannot come by git, `host` where
+    the pages have none of their own (as `gateway` then), `github_client_id` where nobody signs in with GitHub.
+    """
+
+    data_dir: str
+    listen_fd: int
+    ready_fd: int
+    control_socket: str
+    pipeline_socket: str = ""
+    host: str = ""
+    gateway: str = ""
+    public_badges: bool = False
+    github_client_id: str = ""
+    github_secret_file: str = ""
+    github_api_url: str = ""
+    idle_seconds: float = 300.0
+
+
+async def serve(settings: PagesSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    data = DataDir(Path(settings.data_dir))
+    password = data.password.read_text().strip()
+    activity = Activity()
+    backend = Backend(settings.control_socket, settings.pipeline_socket, password, data.git.is_dir)
+    config = PagesConfig(BasicAuth(ADMIN, password), settings.host, settings.gateway, settings.public_badges)
+    oauth = _github(settings)
+    runner = web.AppRunner(
+        make_app(config, backend, Sessions(password, data.ended_sessions), activity, oauth),
+        access_log=None,
+        shutdown_timeout=1.0,
+        handler_cancellation=True,
+        max_line_size=_MAX_HEAD,
+        max_field_size=_MAX_HEAD,
+    )
+    await runner.setup()
+    await web.SockSite(runner, socket.socket(fileno=settings.listen_fd)).start()
+    say_ready(settings.ready_fd, b"ready")
+    await _until(stop, activity, settings.idle_seconds)
+    await runner.cleanup()
+    await backend.close()
+
+
+def _github(settings: PagesSettings) -> GitHub | None:
+    if not settings.github_client_id:
+        return None
+    return GitHub(settings.github_client_id, Path(settings.github_secret_file), settings.github_api_url)
+
+
+async def _until(stop: asyncio.Event, activity: Activity, seconds: float) -> None:
+    """Return when told to stop, or when nobody looks any more. What comes later starts the next process."""
+    loop = asyncio.get_running_loop()
+    while activity.requests or loop.time() - activity.last < seconds:
+        try:
+            async with asyncio.timeout(min(seconds, 5.0)):
+                await stop.wait()
+            return
+        except TimeoutError:
+            pass
+
+
+def main() -> None:
+    die_with_parent()
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s pages %(levelname)s %(message)s")
+    settings = msgspec.json.decode(sys.argv[1], type=PagesSettings)
+    try:
+        asyncio.run(serve(settings))
+    except StokerError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The platform's APIs as the pages use them: control's and the pipeline's, over their sockets, with its password."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import BasicAuth, ClientError, ClientSession, ClientTimeout, UnixConnector
+
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
+from stoker_sdk.function import FunctionStatus
+from stoker_sdk.messages import FunctionFigures, LogMessage, Revision
+from stoker_sdk.runs import Run, RunLine
+
+T = TypeVar("T")
+Query = Mapping[str, str]
+
+_ANSWERS = {400: BadInput, 404: NotFound, 409: Conflict, 503: Unavailable}
+_SECONDS = 15.0
+_MAX_LINE = 1024 * 1024
+
+
+class Backend:
+    """Methods raise `StokerError`s: what the API answered. `has_git` says whether the pipeline is worth asking: that
+    starts its process.
+    """
+
+    def __init__(self, control: str, pipeline: str, password: str, has_git: Callable[[], bool]) -> None:
+        auth = BasicAuth("admin", password)
+        self._control = _session(control, auth)
+        self._pipeline = _session(pipeline, auth) if pipeline else None
+        self._has_git = has_git
+
+    async def close(self) -> None:
+        await self._control.close()
+        if self._pipeline is not None:
+            await self._pipeline.close()
+
+    @property
+    def has_git(self) -> bool:
+        """Whether there may be runs."""
+        return self._pipeline is not None and self._has_git()
+
+    @property
+    def can_push(self) -> bool:
+        """Whether functions can come by git here."""
+        return self._pipeline is not None
+
+    # Functions
+
+    async def functions(self) -> list[FunctionStatus]:
+        """Of all namespaces."""
+        found = []
+        for namespace in await self._get(self._control, "/system/namespaces", list[str]):
+            query = {"namespace": namespace}
+            found += await self._get(self._control, "/system/functions", list[FunctionStatus], query)
+        return found
+
+    async def figures(self) -> list[FunctionFigures]:
+        return await self._get(self._control, "/system/figures", list[FunctionFigures])
+
+    async def function(self, namespace: str, name: str) -> FunctionStatus:
+        query = {"namespace": namespace, "usage": "true"}
+        return await self._get(self._control, f"/system/function/{quote(name, safe='')}", FunctionStatus, query)
+
+    async def revisions(self, namespace: str, name: str) -> list[Revision]:
+        path = f"/system/function/{quote(name, safe='')}/revisions"
+        return await self._get(self._control, path, list[Revision], {"namespace": namespace})
+
+    async def log_tail(self, namespace: str, name: str, lines: int) -> list[LogMessage]:
+        query = {"namespace": namespace, "name": name, "tail": str(lines)}
+        async with self._streamed(self._control, "/system/logs", query) as stream:
+            return [msgspec.json.decode(line, type=LogMessage) async for line in stream]
+
+    # Runs
+
+    async def runs(self, *, owner: str = "", repository: str = "", limit: int = 50) -> list[Run]:
+        """The newest first; none where there is no git."""
+        if self._pipeline is None or not self.has_git:
+            return []
+        query = {"owner": owner, "repository": repository, "limit": str(limit)}
+        return await self._get(self._pipeline, "/system/runs", list[Run], query)
+
+    async def run(self, id: int) -> Run:
+        return await self._get(self._git(), f"/system/runs/{id}", Run)
+
+    async def run_lines(self, id: int) -> list[RunLine]:
+        """The log so far."""
+        async with self._streamed(self._git(), f"/system/runs/{id}/log", {}) as stream:
+            return [msgspec.json.decode(line, type=RunLine) async for line in stream]
+
+    async def follow_run(self, id: int) -> AsyncIterator[RunLine]:
+        """The log from its beginning until the run has ended."""
+        query = {"follow": "true"}
+        async with self._streamed(self._git(), f"/system/runs/{id}/log", query) as stream:
+            async for line in stream:
+                yield msgspec.json.decode(line, type=RunLine)
+
+    async def retry_run(self, id: int) -> Run:
+        return await self._send("POST", f"/system/runs/{id}/retry")
+
+    async def cancel_run(self, id: int) -> Run:
+        return await self._send("DELETE", f"/system/runs/{id}")
+
+    def _git(self) -> ClientSession:
+        if self._pipeline is None or not self.has_git:
+            raise NotFound("there are no runs here")
+        return self._pipeline
+
+    async def _send(self, method: str, path: str) -> Run:
+        try:
+            async with self._git().request(method, path) as response:
+                return _decoded(response.status, await response.read(), Run)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise _away(error) from error
+
+    async def _get(self, session: ClientSession, path: str, kind: type[T], query: Query | None = None) -> T:
+        try:
+            async with session.get(path, params=query) as response:
+                return _decoded(response.status, await response.read(), kind)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise _away(error) from error
+
+    @asynccontextmanager
+    async def _streamed(self, session: ClientSession, path: str, query: Query) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of an answer that may take as long as it likes."""
+        try:
+            async with session.get(path, params=query, timeout=ClientTimeout(connect=_SECONDS)) as response:
+                if response.status != 200:
+                    _decoded(response.status, await response.read(), bytes)
+                yield aiter(response.content)
+        except (ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _away(error) from error
+
+
+def _session(socket: str, auth: BasicAuth) -> ClientSession:
+    return ClientSession(
+        "http://platform",
+        connector=UnixConnector(socket, limit=0),
+        auth=auth,
+        timeout=ClientTimeout(total=_SECONDS),
+        read_bufsize=_MAX_LINE,
+    )
+
+
+def _decoded(status: int, body: bytes, kind: type[T]) -> T:
+    if status // 100 != 2:
+        raise _ANSWERS.get(status, StokerError)(body.decode(errors="replace").strip()[:1000])
+    return msgspec.json.decode(body, type=kind)
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"a part of the platform does not answer now ({type(error).__name__}): try again in a moment")

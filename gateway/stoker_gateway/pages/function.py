@@ -1,0 +1,44 @@
+"""The page of one function: how it stands, how it is called, what it is made of, what went wrong, what it printed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from stoker_gateway.pages.access import owner_of
+from stoker_gateway.pages.keys import BACKEND, SESSION
+from stoker_gateway.pages.page import gateway_of, page
+from stoker_gateway.pages.rows import function_row
+from stoker_sdk.errors import BadInput, NotFound, StokerError
+from stoker_sdk.messages import LogMessage
+
+_LINES = 100
+
+
+async def show_function(request: web.Request) -> web.Response:
+    namespace, name = request.match_info["namespace"], request.match_info["name"]
+    backend = request.app[BACKEND]
+    try:
+        status = await backend.function(namespace, name)
+    except BadInput:
+        raise NotFound(name) from None  # no function can be called so
+    if not request[SESSION].may_see(owner_of(status)):
+        raise NotFound(name)
+    figures, revisions, lines = await asyncio.gather(
+        backend.figures(), backend.revisions(namespace, name), _log_tail(request, namespace, name)
+    )
+    one = next((each for each in figures if (each.namespace, each.name) == (namespace, name)), None)
+    row = function_row(status, one, gateway_of(request))
+    return page(request, "function.html", row=row, revisions=revisions[::-1], lines=lines)
+
+
+async def _log_tail(request: web.Request, namespace: str, name: str) -> list[LogMessage] | None:
+    """None where the log cannot be had now: the page is worth having without."""
+    try:
+        return await request.app[BACKEND].log_tail(namespace, name, _LINES)
+    except StokerError:
+        return None
+
+
+ROUTES = (web.get("/ui/functions/{namespace}/{name}", show_function),)
