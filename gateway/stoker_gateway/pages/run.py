@@ -83,7 +83,7 @@ async def _values(request: web.Request, run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "steps": steps(run),
-        "functions": [(each, function_steps(each, live)) for each in run.functions],
+        "functions": [(each, function_steps(run, each, live)) for each in run.functions],
     }
 
 

@@ -36,11 +36,14 @@ def steps(run: Run) -> list[Step]:
     return found
 
 
-def function_steps(result: FunctionResult, live: Mapping[str, FunctionFigures]) -> list[Step]:
-    """Of one function; `live` are the figures of those that this run has live, by name."""
+def function_steps(run: Run, result: FunctionResult, live: Mapping[str, FunctionFigures]) -> list[Step]:
+    """Of one function of the run; `live` are the figures of those that this run has live, by name."""
+    commit = Step("commit", "done", run.push.sha[:7])
     if result.state == "removed":
-        return [Step("removed", "done")]
-    return [_tests(result), _artefact(result), _ready(result), _first_call(result, live.get(result.service))]
+        return [commit, Step("removed", "done")]
+    if result.state == "unchanged":
+        return [commit, _artefact(result), Step("live before", "done")]
+    return [commit, _tests(result), _artefact(result), _ready(result), _first_call(result, live.get(result.service))]
 
 
 def _tests(result: FunctionResult) -> Step:
@@ -61,8 +64,8 @@ def _artefact(result: FunctionResult) -> Step:
 
 def _ready(result: FunctionResult) -> Step:
     took = seconds(result.seconds["deploy"]) if "deploy" in result.seconds else ""
-    if result.state in ("deployed", "unchanged"):
-        return Step("ready", "done", took or "unchanged")
+    if result.state == "deployed":
+        return Step("ready", "done", took)
     if result.state == "deploying":
         return Step("ready", "going")
     return Step("ready", "failed" if result.state == "failed" and result.image else "waiting")
