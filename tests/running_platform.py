@@ -51,6 +51,7 @@ _INDEX_VARIABLES = ("PIP_", "UV_", "SSL_CERT_")
 _MARK = "STOKER_TEST_PLATFORM"
 _CHILDREN = {
     "stoker_gateway.control": "control",
+    "stoker_gateway.pages": "the pages",
     "stoker_watchdog.forkserver": "fork server",
     "stoker_builder.pipeline": "pipeline",
 }

@@ -12,7 +12,6 @@ from typing import Any
 
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, UnixConnector, web
 
-from stoker_gateway import auth
 from stoker_gateway.control.app import make_app, make_runner
 from stoker_gateway.control.config import ControlConfig
 from stoker_gateway.control.metrics import make_metrics_app
@@ -23,6 +22,7 @@ from stoker_gateway.providers.base import Provider
 from stoker_gateway.providers.memory import MemoryProvider
 from stoker_gateway.routes import Route
 from stoker_gateway.secrets import FileSecrets, SecretStore
+from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.names import FunctionKey
 
 PASSWORD = "the password"
@@ -60,7 +60,7 @@ async def running_control(
 ) -> AsyncIterator[Control]:
     memory, counted = MemoryProvider(), MemoryCounters()
     store = SecretStore(folder / "secrets", folder / "key")
-    config = ControlConfig(auth.BasicAuth("admin", PASSWORD), **({"presence_poll": 0.02} | settings))
+    config = ControlConfig(BasicAuth("admin", PASSWORD), **({"presence_poll": 0.02} | settings))
     namespaces = NamespaceStore(folder / "namespaces", folder / "set-aside")
     app = make_app(config, provider or memory, FileSecrets(store), namespaces, counters or counted)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))

@@ -66,10 +66,10 @@ async def test_health_and_the_front_page_are_open(control: Control) -> None:
             assert (response.status, response.headers["Location"]) == (307, "/ui/")
 
 
-async def test_there_is_no_dashboard_yet(control: Control) -> None:
+async def test_control_itself_has_no_pages(control: Control) -> None:
     for path in ("/ui/", "/ui/index.html", "/ui/a/b"):
         async with control.client.get(path) as response:
-            await assert_error(response, 404, "not-found", "no dashboard yet")
+            await assert_error(response, 404, "not-found", "--no-pages")
 
 
 async def test_an_unknown_path_is_not_found_and_named(control: Control) -> None:

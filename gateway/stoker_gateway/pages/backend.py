@@ -8,8 +8,10 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import BasicAuth, ClientError, ClientSession, ClientTimeout, UnixConnector
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector
 
+from stoker_sdk.credentials import basic_authorization
+from stoker_sdk.data_dir import ADMIN
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.function import FunctionStatus
 from stoker_sdk.messages import FunctionFigures, LogMessage, Revision
@@ -29,9 +31,9 @@ class Backend:
     """
 
     def __init__(self, control: str, pipeline: str, password: str, has_git: Callable[[], bool]) -> None:
-        auth = BasicAuth("admin", password)
-        self._control = _session(control, auth)
-        self._pipeline = _session(pipeline, auth) if pipeline else None
+        authorization = basic_authorization(ADMIN, password)
+        self._control = _session(control, authorization)
+        self._pipeline = _session(pipeline, authorization) if pipeline else None
         self._has_git = has_git
 
     async def close(self) -> None:
@@ -136,11 +138,11 @@ class Backend:
             raise _away(error) from error
 
 
-def _session(socket: str, auth: BasicAuth) -> ClientSession:
+def _session(socket: str, authorization: str) -> ClientSession:
     return ClientSession(
         "http://platform",
         connector=UnixConnector(socket, limit=0),
-        auth=auth,
+        headers={"Authorization": authorization},
         timeout=ClientTimeout(total=_SECONDS),
         read_bufsize=_MAX_LINE,
     )

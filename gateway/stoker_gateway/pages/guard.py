@@ -25,7 +25,11 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_OPEN: Final = ("/ui/sign-in", "/ui/github", "/ui/github/back", "/ui/static/{name}", "/badge/{owner}/{name}.svg")
+_NO_ROUTE: Final = ""
+_OPEN: Final = (
+    *("/ui/sign-in", "/ui/github", "/ui/github/back", "/ui/static/{name}", "/badge/{owner}/{name}.svg"),
+    _NO_ROUTE,
+)
 """Routes for those who are not signed in; a route that is added later is not among them by mistake."""
 _NOT_PAGES: Final = ("/ui/static/{name}", "/ui/runs/{id}/events", "/badge/{owner}/{name}.svg")
 NOTHING: Final = "There is nothing here, or nothing that you may see."
@@ -106,7 +110,7 @@ async def ask_to_sign_in(request: web.Request, handler: Handler) -> web.StreamRe
 
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else ""
+    return resource.canonical if resource is not None else _NO_ROUTE
 
 
 def _failure(request: web.Request, status: int, reason: str) -> web.Response:
