@@ -87,6 +87,7 @@ class Visitor:
 
     def sign_in_with_github(self) -> Page:
         self.page.goto("/ui/")
+        assert_accessible(self.page)
         self.page.get_by_role("link", name="Sign in with GitHub").click()
         expect(self.page.get_by_role("heading", name="Overview")).to_be_visible()
         return self.page
@@ -226,6 +227,26 @@ def test_an_owner_sees_their_own_and_is_refused_anothers(site: Platform, visit: 
         expect(page.get_by_role("heading", name="Not found")).to_be_visible()
         expect(page.get_by_text("nothing here, or nothing that you may see")).to_be_visible()
         assert_accessible(page)
+
+
+def test_badge_and_overview_follow_the_pushes(site: Platform, visit: Any, tmp_path: Path) -> None:
+    copy = WorkingCopy(site, tmp_path / "tested", "carol/tested")
+    copy.commit(**passing("greet", "old "), stackDOTyml=stack("greet"))
+    assert copy.push().code == 0
+    page = visit().sign_in()
+    page.goto("/ui/repositories/carol/tested")
+    badge = page.get_by_role("img", name="Badge").get_attribute("src")
+    assert badge is not None
+    pages_host = {"Host": f"{HOST}:80"}
+    assert "stoker: passing" in site.request("GET", badge, b"", pages_host).text
+    copy.commit(greet__handlerDOTpy=handler("broken "))
+    copy.push()
+    assert "stoker: failing" in site.request("GET", badge, b"", pages_host).text
+    page.goto("/ui/owners/carol")
+    assert [state.inner_text() for state in page.locator(".state").all()] == ["ready", "failed"]
+    assert copy.answer("greet") == "old you"
+    page.goto("/ui/repositories/carol/tested")
+    expect(page.get_by_text("test failed: handler_test.py::test_it_answers")).to_be_visible()
 
 
 def test_a_run_is_repeated_by_a_button(site: Platform, visit: Any, github: GitHubOAuth) -> None:
