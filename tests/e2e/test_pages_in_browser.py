@@ -16,7 +16,8 @@ from working_copy import WorkingCopy, handler, passing, stack
 
 pytestmark = pytest.mark.slow
 
-HOST = "pages.localhost"
+DOMAIN = "stoker.localhost"
+HOST = f"pages.{DOMAIN}"
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"> & <script>document.title='taken'</script>"
 SLOW_TEST = """import time
@@ -40,8 +41,9 @@ def site(platform: Platform, github: GitHubOAuth, tmp_path_factory: pytest.TempP
     """A platform where people sign in with GitHub, with the functions of two owners and one by hand."""
     secret = tmp_path_factory.mktemp("oauth") / "secret"
     secret.write_text(CLIENT_SECRET)
-    flags = ("--pages-host", HOST, "--github-oauth-client-id", CLIENT_ID, "--github-oauth-secret-file", str(secret))
-    own = Platform(like=platform, flags=(*flags, "--github-oauth-api-url", github.url))
+    flags = [*("--domain", DOMAIN, "--pages-host", HOST, "--github-oauth-api-url", github.url)]
+    flags += ["--github-oauth-client-id", CLIENT_ID, "--github-oauth-secret-file", str(secret)]
+    own = Platform(like=platform, flags=tuple(flags))
     try:
         own.start()
         own.deploy("plain", "def handle(req):\n    raise ValueError(req)")
@@ -138,6 +140,8 @@ def test_the_administrator_signs_in_looks_and_signs_out(site: Platform, visit: A
     expect(row.get_by_text("ready")).to_be_visible()
     expect(row.get_by_role("link", name="hello", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="Deployed by hand")).to_be_visible()
+    address = row.locator("a.address").get_attribute("href")
+    assert address == f"https://alice.{DOMAIN}:{site.https[1]}/greet"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in", exact=True)).to_be_visible()
     assert_accessible(page)
@@ -266,6 +270,8 @@ def test_the_host_of_the_pages_has_no_functions_and_others_have_no_pages(site: P
     elsewhere = site.request("GET", "/ui/functions", b"", {"Host": "127.0.0.1:8080"})
     assert (elsewhere.status, elsewhere.headers["location"]) == (302, f"http://{HOST}:8080/ui/")
     assert site.call("plain", b"x").status == 500
+    assert site.request("POST", "/greet", b"you", {"Host": f"alice.{DOMAIN}"}).text == "hello you"
+    assert site.request("GET", "/ui/", b"", {"Host": f"alice.{DOMAIN}"}).status == 404
 
 
 def test_the_cookies_of_a_visitor_never_reach_a_function(own_platform: Platform, chromium: Browser) -> None:

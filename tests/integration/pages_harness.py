@@ -167,7 +167,7 @@ class Pages:
 
 @asynccontextmanager
 async def running_pages(
-    folder: Path, *, has_git: bool = True, host: str = "", public_badges: bool = False
+    folder: Path, *, has_git: bool = True, host: str = "", gateway: str = "", public_badges: bool = False
 ) -> AsyncIterator[Pages]:
     pipeline, secret = Pipeline(), folder / "oauth-secret"
     secret.write_text(CLIENT_SECRET + "\n")
@@ -177,7 +177,7 @@ async def running_pages(
         GitHubOAuth("nobody").running() as github,
     ):
         backend = Backend(str(control.socket), str(folder / "pipeline.sock"), PASSWORD, lambda: has_git)
-        config = PagesConfig(BasicAuth("admin", PASSWORD), host, public_badges)
+        config = PagesConfig(BasicAuth("admin", PASSWORD), host, gateway, public_badges)
         sessions = Sessions(PASSWORD, folder / "ended-sessions.json")
         oauth = GitHub(CLIENT_ID, secret, github.url)
         runner = web.AppRunner(make_app(config, backend, sessions, Activity(), oauth), handler_cancellation=True)

@@ -39,7 +39,7 @@ async def test_an_empty_platform_says_how_to_begin(pages: Pages) -> None:
     text = await (await pages.admin()).text("/ui/")
     assert "stoker up" in text and f"git remote add stoker {pages.url}/git/ME/REPOSITORY" in text
     text = await (await pages.owner("Carol")).text("/ui/")
-    assert "/git/carol/REPOSITORY" in text
+    assert "carol" in text and "that this platform is connected to" in text and "stoker up" not in text
 
 
 async def test_without_git_there_is_a_plain_list_of_functions_and_nobody_asks_the_pipeline(tmp_path: Path) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from stoker_gateway.counters import FunctionCounters, Timings, add_up
 from stoker_gateway.pages.access import Session
 from stoker_gateway.pages.badge import verdict
 from stoker_gateway.pages.rendering import ago, environment, seconds, tone, url
-from stoker_gateway.pages.rows import by_owner, function_rows, repository_rows
+from stoker_gateway.pages.rows import by_owner, function_row, function_rows, repository_rows
 from stoker_gateway.pages.timeline import function_steps, steps
 from stoker_gateway.proxy.entry import Entry
 from stoker_gateway.routes import Route
-from stoker_sdk.function import FunctionStatus
+from stoker_sdk.function import Condition, FunctionStatus
 from stoker_sdk.messages import FunctionFigures
 from stoker_sdk.runs import STATES, FunctionResult, Push, Run
 
@@ -39,6 +40,13 @@ def test_functions_without_an_owner_are_the_administrators() -> None:
     statuses = [function("a", "alice"), function("b"), function("c", "bob"), function("d", "alice", "<no repository>")]
     assert [row.title for row in function_rows(statuses, [], ADMIN, "http://h")] == ["b-", "d-alice", "a", "c"]
     assert [row.title for row in function_rows(statuses, [], ALICE, "http://h")] == ["d-alice", "a"]
+
+
+def test_a_public_address_is_shown_before_the_gateways() -> None:
+    condition = Condition("ready", 1, urls=["https://alice.faas.example/a", "https://b.example/"])
+    status = msgspec.structs.replace(function("a", "alice"), stoker=condition)
+    assert function_row(status, None, "http://h").url == "https://alice.faas.example/a"
+    assert function_row(function("a", "alice"), None, "http://h").url == "http://h/function/a-alice"
 
 
 def test_an_owner_whose_first_run_failed_is_there_without_functions() -> None:
