@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stoker_cli.pages_flags import read_pages_options
 from stoker_cli.serve import serve
 from stoker_cli.server.queue import read_queue_options
 from stoker_gateway.control.exposition import expose
@@ -93,6 +94,11 @@ MOST: dict[str, Any] = {
         "ownerRate": "100/s",
         "ownerRates": {"alice": "500/s", "bob": "none"},
     },
+    "pages": {
+        "host": "pages.example.org",
+        "publicBadges": True,
+        "github": {"clientId": "Iv1.a", "secret": "github-oauth", "apiUrl": "https://git.example.org/api/v3"},
+    },
     "networkPolicy": {"extraFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}, "dashboards": {"enabled": True}},
 }
@@ -154,7 +160,7 @@ def test_values_decide_which_objects_there_are(values: dict[str, Any], expected:
     assert set(render(values)) == expected
 
 
-HOSTS = ["functions.example.org", "*.example.org", "*.customers.net"]
+HOSTS = ["functions.example.org", "*.example.org", "pages.example.org", "*.customers.net"]
 POD = "spec/template/spec/"
 ANYWHERE = [{"operator": "Exists"}]
 
@@ -210,6 +216,8 @@ def test_a_value_stands_where_it_belongs(values: dict[str, Any], key: str, path:
         ({}, {"--name=gateway.openfaas", "--owner-rate=none", "--gateways=1"}),
         (MOST, {"--domain=example.org:8443", "--name=functions.example.org", "--route-host=*.customers.net"}),
         (MOST, {"--inside=10.1.0.0/16", "--owner-rate=100/s", "--owner-rates=/etc/stoker/rates/owners"}),
+        (MOST, {"--pages-host=pages.example.org", "--public-badges", "--github-oauth-client-id=Iv1.a"}),
+        ({"pages": {"enabled": False}}, {"--no-pages"}),
         (OWN_NATS, {"--nats=tls://nats.example.org:4222", "--nats-ca=/etc/stoker/nats-ca/ca.crt"}),
         (own_nats(secret="s", kind="token"), {"--nats-token-file=/etc/stoker/nats/token"}),
         (own_nats(secret="s", kind="creds"), {"--nats-creds=/etc/stoker/nats/creds"}),
@@ -239,6 +247,7 @@ def test_the_command_takes_every_flag(values: dict[str, Any], tmp_path: Path) ->
         given.append(argument)
     context = serve.make_context("serve", given)
     assert read_queue_options(context.params).enabled is (values is not LEAST)
+    assert read_pages_options(context.params).enabled
 
 
 def test_the_rights_are_those_that_are_proved_on_a_cluster() -> None:
@@ -450,6 +459,7 @@ def test_dashboards_ask_for_metrics_that_there_are() -> None:
         ({"nats": {"storage": {"maxFileStore": "8Gi"}}}, "/nats/storage/maxFileStore"),
         ({"ingress": {"host": "https://x"}}, "/ingress/host"),
         ({"endpoints": {"domain": "localhost"}}, "/endpoints/domain"),
+        ({"pages": {"host": "https://x"}}, "/pages/host"),
         ({"endpoints": {"ownerRate": "100"}}, "/endpoints/ownerRate"),
         ({"registries": {"plain": ["http://r"]}}, "/registries/plain/0"),
         ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
