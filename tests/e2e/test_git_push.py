@@ -24,10 +24,10 @@ def copy(platform: Platform, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 def test_a_fresh_repository_is_live_after_one_push(copy: WorkingCopy) -> None:
-    copy.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    copy.commit(**passing("greet", "fresh "), stackDOTyml=stack("greet"))
     pushed = copy.push()
     assert pushed.code == 0, pushed.said
-    assert copy.answer("greet") == "hello you"
+    assert copy.answer("greet") == "fresh you"
     assert "greet: 1 passed" in pushed.said
     address = next(line for line in pushed.lines if line.startswith("greet: live at "))
     assert address.endswith(f"/function/{copy.service('greet')}")
