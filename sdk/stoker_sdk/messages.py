@@ -198,7 +198,7 @@ class Revision(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
 class FunctionFigures(msgspec.Struct, omit_defaults=True, frozen=True, rename="camel"):
     """How one function is used. `codes` are its ended calls by status, `running` those that run or wait.
 
-    `median` and `slowest` are in seconds, read from a histogram: half of the calls, and 95 of 100, took no longer.
+    `p50` and `p95` are in seconds, read from a histogram: half of the calls, and 95 of 100, took no longer.
     `deployed_at` is when its last revision was asked for; `first_call_at` when that got its first call, to the second
     and empty where that is not known. Calls are counted since the platform started; times are RFC 3339.
     """
@@ -209,8 +209,8 @@ class FunctionFigures(msgspec.Struct, omit_defaults=True, frozen=True, rename="c
     first_call_at: str = ""
     running: int = 0
     codes: dict[str, int] = {}
-    median: float = 0.0
-    slowest: float = 0.0
+    p50: float = 0.0
+    p95: float = 0.0
 
     @property
     def calls(self) -> int:

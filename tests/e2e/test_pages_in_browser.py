@@ -210,6 +210,26 @@ def test_a_log_grows_while_its_run_goes(site: Platform, visit: Any, tmp_path: Pa
     expect(still.get_by_text(f"run {run.id} succeeded")).to_be_visible()
 
 
+def test_a_log_goes_on_after_the_end_of_the_pages_process(site: Platform, visit: Any, tmp_path: Path) -> None:
+    copy = WorkingCopy(site, tmp_path / "going", "alice/going")
+    files = {"going__handlerDOTpy": handler("slow "), "going__handler_testDOTpy": SLOW_TEST}
+    copy.commit("Going", **files, stackDOTyml=stack("going"))
+    push = copy.start("push", copy.url, "main")
+    run = wait_for(lambda: copy.runs(), "the run")[0]
+    visitor = visit()
+    page = visitor.sign_in()
+    page.goto(f"/ui/runs/{run.id}")
+    log = page.get_by_label("Log of the run")
+    expect(log).to_contain_text("going tests:", timeout=60_000)
+    site.kill("the pages")
+    expect(log).to_contain_text("succeeded", timeout=60_000)
+    push.communicate(timeout=60)
+    said = [line.text for line in site.client.runs.log(run.id)]
+    shown = log.locator(".line > span").all_inner_texts()
+    assert [text.strip() for text in shown] == [text.strip() for text in said]
+    visitor.complaints.clear()  # the broken connection
+
+
 def test_the_first_call_of_a_run_is_on_its_page(site: Platform, visit: Any) -> None:
     page = visit().sign_in()
     page.goto(pages_of(site, "bob")[4])

@@ -13,9 +13,6 @@ from stoker_sdk.messages import FunctionFigures
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import format_rfc3339
 
-_MEDIAN = 0.5
-_SLOWEST = 0.95
-
 
 async def list_figures(request: web.Request) -> web.Response:
     counters = {one.key: one for one in await ask_counters(request.app)}
@@ -40,8 +37,8 @@ def _figures(status: FunctionStatus, deployed_at: str, counters: FunctionCounter
         first_call_at=format_rfc3339(first * 10**9) if first else "",
         running=counters.inflight,
         codes={str(code): each.count for code, each in sorted(counters.codes.items())},
-        median=timings.quantile(_MEDIAN),
-        slowest=timings.quantile(_SLOWEST),
+        p50=timings.quantile(0.5),
+        p95=timings.quantile(0.95),
     )
 
 

@@ -148,7 +148,7 @@ def _number(text: str) -> int:
 ROUTES = (
     web.get("/ui/runs/{id}", show_run),
     web.get("/ui/runs/{id}/log", show_log),
-    web.get("/ui/runs/{id}/events", follow_run),
+    web.get("/ui/runs/{id}/events", follow_run, allow_head=False),
     web.post("/ui/runs/{id}/retry", retry_run),
     web.post("/ui/runs/{id}/cancel", cancel_run),
 )
