@@ -323,6 +323,7 @@ class GitHubServer:
             web.get(PREFIX + "/app/hook/deliveries/{id}", self._show_delivery),
             web.get(repository, self._show_repository),
             web.get(repository + "/commits/{sha}/check-runs", self._list_checks),
+            web.get(repository + "/commits/{sha}/statuses", self._list_statuses),
             web.get(repository + "/commits/{ref:.*}", self._show_commit),
             web.post(repository + "/statuses/{sha}", self._make_status),
             web.post(repository + "/check-runs", self._make_check),
@@ -450,6 +451,11 @@ class GitHubServer:
             raise _refused(422, f"No commit found for SHA: {body['sha']}")
         repository.statuses.append(body)
         return web.json_response(body, status=201)
+
+    async def _list_statuses(self, request: web.Request) -> web.Response:
+        repository = self._open(request, "statuses:read")
+        found = [each for each in repository.statuses if each["sha"] == request.match_info["sha"]]
+        return web.json_response(found[::-1])
 
     async def _list_checks(self, request: web.Request) -> web.Response:
         repository = self._open(request, "checks:read")

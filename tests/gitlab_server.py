@@ -42,6 +42,7 @@ class GitLabServer(GitHubServer):
             web.get(project, self._show_project),
             web.get(project + "/repository/branches/{branch}", self._show_branch),
             web.post(project + "/statuses/{sha}", self._post_status),
+            web.get(project + "/repository/commits/{sha}/statuses", self._show_statuses),
             *super()._routes(),
         ]
 
@@ -64,6 +65,12 @@ class GitLabServer(GitHubServer):
         if not sha:
             raise web.HTTPNotFound(text='{"message": "404 Branch Not Found"}')
         return web.json_response({"name": request.match_info["branch"], "commit": {"id": sha}})
+
+    async def _show_statuses(self, request: web.Request) -> web.Response:
+        """The last of each name."""
+        self._project(request)
+        last = {fields["name"]: fields for _, sha, fields in self.posted if sha == request.match_info["sha"]}
+        return web.json_response([{"name": name, "status": fields["state"]} for name, fields in last.items()])
 
     async def _post_status(self, request: web.Request) -> web.Response:
         project, fields = self._project(request), await request.json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,31 @@ def test_a_run_and_its_reports_survive_the_pipelines_end(
     assert answer(platform, repository) == "hello you"
 
 
+@pytest.mark.parametrize("way", ["app", "token"])
+def test_kills_at_random_moments_leave_a_true_verdict_below_each_commit(
+    github: GitHubServer, repository: Repository, make_platform: MakePlatform, way: str
+) -> None:
+    platform = make_platform(flags=github.app_flags if way == "app" else github.token_flags)
+    seed = random.randrange(10**6)
+    print(f"the moments are those of seed {seed}")
+    moments, commits = random.Random(seed), []
+    for number in range(6):
+        commits.append(repository.commit(**passing("greet", f"{number} "), stackDOTyml=stack("greet")))
+        github.push(platform, repository)  # it may be lost, too: then GitHub knows that it was not delivered
+        time.sleep(moments.uniform(0.0, 3.0))
+        platform.kill("pipeline")
+    wait_for(lambda: _verdicts(github, commits[-1]) == {"success"}, "the verdict on the last commit", 100)
+    wait_for(lambda: not any(run.is_open for run in runs_of(platform, repository)), "the end of all runs", 60)
+    assert answer(platform, repository) == "5 you"
+    known = {run.push.sha for run in runs_of(platform, repository)}
+    for sha in known:
+        ends = {"success", "skipped", "error"}
+        wait_for(lambda: len(_verdicts(github, sha)) > 0 and _verdicts(github, sha) <= ends, f"the end of {sha}", 60)  # noqa: B023
+    assert all(each["status"] == "completed" for each in repository.checks if each["head_sha"] in known)
+    names = [(each["external_id"], each["name"]) for each in repository.checks]
+    assert len(names) == len(set(names))  # none was made twice
+
+
 def test_who_is_not_on_the_list_starts_nothing_until_it_is_changed(
     github: GitHubServer, repository: Repository, make_platform: MakePlatform, tmp_path: Path
 ) -> None:
@@ -126,6 +152,12 @@ def test_who_is_not_on_the_list_starts_nothing_until_it_is_changed(
     github.push(platform, repository)
     assert ended(platform, repository).state == "succeeded"
     assert len(runs_of(platform, repository)) == 1
+
+
+def _verdicts(github: GitHubServer, sha: str) -> set[str]:
+    """The last word of each context; of a check that has none, its status."""
+    shown = github.statuses("ada/greet", sha).values()
+    return {each.get("state") or each.get("conclusion") or each["status"] for each in shown}
 
 
 def _all_have_ended(github: GitHubServer, sha: str) -> bool:

@@ -53,4 +53,14 @@ def test_hooks_statuses_and_lost_hooks(gitlab: GitLabServer, make_platform: Call
     failed = [fields for _, sha, fields in gitlab.posted if (sha, fields["name"]) == (broken, "stoker/greet")][-1]
     assert failed["description"] == "test failed: handler_test.py::test_it_answers"
     assert answer(platform, project) == "hello you"
+    again = project.commit(**passing("greet", "again "))
+    project.upload()
+    gitlab.send(platform, gitlab.hook(project))
+    wait_for(lambda: gitlab.states(again, "stoker/greet"), "the first word on the function", 60)
+    platform.kill("pipeline")
+    later = project.commit(**passing("greet", "later "))
+    project.upload()
+    wait_for(lambda: gitlab.states(later)[-1:] == ["success"], "the verdict on the last commit", 100)
+    for sha in (again, later):
+        wait_for(lambda: gitlab.states(sha, "stoker/greet")[-1] in ("success", "canceled"), "an end", 60)  # noqa: B023
     assert not any(secret in platform.log for secret in (gitlab.token, "secret of the tests"))

@@ -39,8 +39,8 @@ class Remote:
     """Whose files they are, where the platform is root and the repository is on this machine."""
 
 
-PATIENCE: Final = 60.0
-"""Seconds for which a run waits for a forge to answer."""
+PATIENCE: Final = 300.0
+"""Seconds for which a run waits for a forge to answer, before it fails: nobody would push again for that."""
 
 
 async def patiently(ask: Callable[[], Awaitable[str]]) -> str:

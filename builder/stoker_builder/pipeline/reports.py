@@ -34,7 +34,7 @@ class Verdict:
 
 def verdicts(run: Run, log_url: str) -> list[Verdict]:
     """The whole first, then the functions in their order. Those that were removed have none."""
-    prefix = f"{_NAME} preview" if run.push.pull else _NAME
+    prefix = prefix_of(run)
     shown = [each for each in run.functions if each.state != "removed"]
     state, text, url = _whole(run, shown, log_url)
     found = [Verdict(prefix, state, _short(text), url)]
@@ -42,6 +42,18 @@ def verdicts(run: Run, log_url: str) -> list[Verdict]:
         state, text, url = _function(run, each, log_url)
         found.append(Verdict(f"{prefix}/{each.name}", state, _short(text), url, each.name))
     return found
+
+
+def left_over(run: Run, function: str, log_url: str) -> Verdict:
+    """The end of a line that an earlier attempt of the run began, when the run has ended without the function."""
+    state, text = (SKIPPED, "not in the stack") if run.state == SUCCEEDED else _ending(run)
+    prefix = prefix_of(run)
+    return Verdict(f"{prefix}/{function}" if function else prefix, state, _short(text), log_url, function)
+
+
+def prefix_of(run: Run) -> str:
+    """What the contexts of the run's verdicts begin with."""
+    return f"{_NAME} preview" if run.push.pull else _NAME
 
 
 def newer_run_of_commit(run: Run, runs: Iterable[Run]) -> bool:

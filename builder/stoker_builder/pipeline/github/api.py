@@ -143,13 +143,14 @@ class GitHubApi:
         body: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
     ) -> Any:
-        """The decoded answer. `owner` is whose limit of requests it counts for."""
-        if (pause := self._quiet_until.get(owner, 0.0) - time.monotonic()) > 0:
-            raise NotNow(f"GitHub lets us ask for {owner or 'the App'} again in {pause:.0f} seconds", pause)
+        """The decoded answer. `owner` is whose limit of requests it counts for; a token has one limit for all."""
+        limit = owner.lower() if self._connected().is_app else ""
+        if (pause := self._quiet_until.get(limit, 0.0) - time.monotonic()) > 0:
+            raise NotNow(f"GitHub lets us ask again in {pause:.0f} seconds", pause)
         try:
             return await asyncio.to_thread(_request, client, verb, url, body, headers)
         except NotNow as error:
-            self._quiet_until[owner] = time.monotonic() + error.seconds
+            self._quiet_until[limit] = time.monotonic() + error.seconds
             raise
 
     def _connected(self) -> Connection:

@@ -22,7 +22,18 @@ from stoker_builder.pipeline.gitlab.api import GitLabApi, Refused
 from stoker_builder.pipeline.gitlab.connection import Connection, GitLabSettings, read_connection
 from stoker_builder.pipeline.gitlab.events import FORGE, ID, read_push, split_project
 from stoker_builder.pipeline.memory import Connected, ForgeMemory
-from stoker_builder.pipeline.reports import FAILURE, PENDING, SKIPPED, STOPPED, SUCCESS, newer_run_of_commit, verdicts
+from stoker_builder.pipeline.reports import (
+    FAILURE,
+    PENDING,
+    SKIPPED,
+    STOPPED,
+    SUCCESS,
+    Verdict,
+    left_over,
+    newer_run_of_commit,
+    prefix_of,
+    verdicts,
+)
 from stoker_builder.pipeline.runs import Runs
 from stoker_builder.pipeline.store import RunStore
 from stoker_builder.pipeline.webhook_body import read_body
@@ -103,7 +114,11 @@ class GitLabForge:
         if push.sha == GONE or newer_run_of_commit(run, self.runs.all()):
             return
         told = self._told.setdefault(run.id, {})
-        for verdict in verdicts(run, self._log_url(run.id)):
+        wanted = verdicts(run, self._log_url(run.id))
+        if not run.is_open:
+            named = {each.context for each in wanted}
+            wanted += [each for each in await self._left_over(run) if each.context not in named]
+        for verdict in wanted:
             going = "pending" if run.state == QUEUED else "running"
             state = going if verdict.state == PENDING else _STATES[verdict.state]
             if told.get(verdict.context) == state:
@@ -119,6 +134,18 @@ class GitLabForge:
             told[verdict.context] = state
         if not run.is_open:
             self._told.pop(run.id, None)
+
+    async def _left_over(self, run: Run) -> list[Verdict]:
+        """Ends for what an earlier life of ours has left pending."""
+        path = f"/repository/commits/{run.push.sha}/statuses?per_page=100"
+        try:
+            found = await self._api.project(run.push.details[ID], "GET", path)
+        except Refused:
+            return []
+        prefix = f"{prefix_of(run)}/"
+        names = [str(each["name"]) for each in found if each["status"] in ("pending", "running")]
+        functions = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        return [left_over(run, function, self._log_url(run.id)) for function in functions]
 
     async def look(self) -> None:
         """Compare the heads of all projects with what we know."""
