@@ -43,6 +43,7 @@ def test_settings_come_first_and_then_the_files_in_order(handler: Path) -> None:
             "buildArgs": {"A": "b"},
             "template": "",
             "offline": False,
+            "secrets": {},
         }
     assert [(member.name, member.mode) for member in members] == [
         ("stoker.json", 0o644),
