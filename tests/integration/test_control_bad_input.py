@@ -62,7 +62,7 @@ async def ask(control: Control, operation: Operation, name: str, body: bytes | N
     """The raw answer, so that no client tidies the path."""
     content = body or b""
     head = (
-        f"{operation.method} {operation.path.format(name=name)} HTTP/1.1\nHost: c\nConnection: close\n"
+        f"{operation.method} {operation.path.format(name=name, owner='me')} HTTP/1.1\nHost: c\nConnection: close\n"
         f"Authorization: Basic YWRtaW46dGhlIHBhc3N3b3Jk\nContent-Length: {len(content)}"
     )
     return await control.raw(head, content)
