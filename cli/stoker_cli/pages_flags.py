@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from stoker_sdk.errors import BadUsage
+from stoker_sdk.github_app import PUBLIC_API
 
-GITHUB_API: Final = "https://api.github.com"
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 
 
@@ -26,7 +26,7 @@ class PagesOptions:
     public_badges: bool = False
     github_client_id: str = ""
     github_secret_file: Path | None = None
-    github_api_url: str = GITHUB_API
+    github_api_url: str = PUBLIC_API
     idle_seconds: float = 300.0
 
     @property
@@ -53,10 +53,9 @@ _OPTIONS = (
     ),
     click.option(
         "--github-oauth-api-url",
-        default=GITHUB_API,
-        show_default=True,
+        default="",
         metavar="URL",
-        help="https://HOST/api/v3 for an own server.",
+        help="https://HOST/api/v3 for an own server [that of --github-api-url].",
     ),
 )
 
@@ -80,9 +79,9 @@ def read_pages_options(given: Mapping[str, Any]) -> PagesOptions:
             "--github-oauth-client-id needs --pages-host: what owners deploy must not share a host with the pages, "
             "or its scripts could use the session of whoever is signed in"
         )
-    url = given["github_oauth_api_url"]
+    url = given["github_oauth_api_url"] or given["github_api_url"] or PUBLIC_API
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise BadUsage(f"--github-oauth-api-url {url[:80]!r} is no address: write {GITHUB_API}, or https://HOST/api/v3")
+        raise BadUsage(f"--github-oauth-api-url {url[:80]!r} is no address: write {PUBLIC_API}, or https://HOST/api/v3")
     return PagesOptions(
         enabled=not given["no_pages"],
         host=host,

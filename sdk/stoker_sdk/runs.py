@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from stoker_sdk.function import ANNOTATION_PREFIX
+
 QUEUED: Final = "queued"
 RUNNING: Final = "running"
 SUPERSEDED: Final = "superseded"
@@ -17,6 +19,12 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 OPEN: Final = frozenset((QUEUED, RUNNING))
 STATES: Final = (QUEUED, RUNNING, SUPERSEDED, SUCCEEDED, FAILED, CANCELLED)
+
+SHA: Final = f"{ANNOTATION_PREFIX}sha"
+RUN: Final = f"{ANNOTATION_PREFIX}run"
+PLACE: Final = f"{ANNOTATION_PREFIX}push"
+"""Annotations of a function that a run deployed, beside those of `origin`: its commit, the run, and `FORGE BRANCH`; a
+default branch has no other trace of its name."""
 
 GONE: Final = ""
 """The `sha` of a push that says: the branch, or the repository, is gone. Its functions are removed."""

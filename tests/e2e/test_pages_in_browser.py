@@ -288,7 +288,7 @@ def test_the_host_of_the_pages_has_no_functions_and_others_have_no_pages(site: P
     assert site.request("GET", "/function/plain", b"", {"Host": f"{HOST}:80"}).status == 404
     assert site.request("GET", "/system/functions", b"", {"Host": HOST.upper()}).status == 404
     elsewhere = site.request("GET", "/ui/functions", b"", {"Host": "127.0.0.1:8080"})
-    assert (elsewhere.status, elsewhere.headers["location"]) == (302, f"http://{HOST}:8080/ui/")
+    assert (elsewhere.status, elsewhere.headers["location"]) == (302, f"http://{HOST}:8080/ui/functions")
     assert site.call("plain", b"x").status == 500
     assert site.request("POST", "/greet", b"you", {"Host": f"alice.{DOMAIN}"}).text == "hello you"
     assert site.request("GET", "/ui/", b"", {"Host": f"alice.{DOMAIN}"}).status == 404

@@ -180,9 +180,9 @@ async def test_no_page_has_a_script_or_style_in_it(pages: Pages) -> None:
 async def test_on_a_host_of_their_own_pages_are_nowhere_else(tmp_path: Path) -> None:
     async with running_pages(tmp_path, host="pages.example.org", gateway="https://faas.example.org") as pages:
         port = pages.url.rpartition(":")[2]
-        async with await pages.browser().get("/ui/runs/1", Host=f"faas.example.org:{port}") as response:
+        async with await pages.browser().get("/ui/runs/1?a=b", Host=f"faas.example.org:{port}") as response:
             assert response.status == 302
-            assert response.headers["Location"] == f"http://pages.example.org:{port}/ui/"
+            assert response.headers["Location"] == f"http://pages.example.org:{port}/ui/runs/1?a=b"
         host = f"Pages.example.org:{port}"
         async with await pages.browser().get("/ui/sign-in", Host=host) as response:
             assert response.status == 200

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from stoker_gateway.pages.keys import CONFIG, SESSION, SESSIONS
 from stoker_gateway.pages.page import page
-from stoker_gateway.pages.sessions import PATH
+from stoker_gateway.pages.sessions import is_encrypted
 from stoker_sdk.errors import NotFound, StokerError
 
 log = logging.getLogger("stoker.pages")
@@ -70,8 +70,7 @@ async def stay_on_host(request: web.Request, handler: Handler) -> web.StreamResp
     host = request.app[CONFIG].host
     name, colon, port = request.host.partition(":")
     if host and name.lower() != host:
-        scheme = request.headers.get("X-Forwarded-Proto", "http")
-        raise web.HTTPFound(f"{'https' if scheme == 'https' else 'http'}://{host}{colon}{port}{PATH}/")
+        raise web.HTTPFound(f"{'https' if is_encrypted(request) else 'http'}://{host}{colon}{port}{request.raw_path}")
     return await handler(request)
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from stoker_gateway.pages.access import Session, origin_or_none, owner_of
-from stoker_sdk.function import ANNOTATION_PREFIX, FunctionStatus
+from stoker_sdk.function import FunctionStatus
 from stoker_sdk.messages import FunctionFigures
 from stoker_sdk.names import DEFAULT_NAMESPACE
-from stoker_sdk.runs import Run
-
-SHA: Final = f"{ANNOTATION_PREFIX}sha"
-RUN: Final = f"{ANNOTATION_PREFIX}run"
-PLACE: Final = f"{ANNOTATION_PREFIX}push"
-"""Annotations that the pipeline sets: commit, run, and `FORGE BRANCH`."""
+from stoker_sdk.runs import PLACE, RUN, SHA, Run
 
 
 @dataclass(frozen=True)

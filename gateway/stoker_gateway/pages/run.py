@@ -12,11 +12,10 @@ from stoker_gateway.pages.access import origin_or_none
 from stoker_gateway.pages.keys import BACKEND, SESSION
 from stoker_gateway.pages.page import page
 from stoker_gateway.pages.rendering import render
-from stoker_gateway.pages.rows import RUN
 from stoker_gateway.pages.timeline import function_steps, steps
 from stoker_sdk.errors import NotFound, StokerError
 from stoker_sdk.messages import FunctionFigures
-from stoker_sdk.runs import Run, RunLine
+from stoker_sdk.runs import RUN, Run, RunLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -18,9 +18,6 @@ from stoker_builder.pipeline.run.gateway import FailedBuild, Gateway
 from stoker_builder.pipeline.run.manifest import (
     LABELS_OF_GIT,
     NOT_IN_PREVIEWS,
-    PLACE,
-    RUN,
-    SHA,
     SOURCE,
     Manifest,
     Wanted,
@@ -34,7 +31,7 @@ from stoker_sdk import __version__
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.origin import ORIGIN_ANNOTATIONS, origin_of
-from stoker_sdk.runs import FunctionResult, Push
+from stoker_sdk.runs import PLACE, RUN, SHA, FunctionResult, Push
 
 _COMPARED_WITHOUT: Final = (SHA, RUN)
 _SHA_LABEL: Final = "com.openfaas.cloud.git-sha"

@@ -26,19 +26,14 @@ from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
 from stoker_sdk.names import check_label
 from stoker_sdk.origin import Origin, check_origin
 from stoker_sdk.paths import inside
-from stoker_sdk.runs import Push, Run
+from stoker_sdk.runs import PLACE, RUN, SHA, Push, Run
 from stoker_sdk.sealing import purpose_of, unseal
 from stoker_sdk.settings import SETTINGS
 from stoker_sdk.stack import Stack, StackFunction, parse_stack
 
 STACK_FILE: Final = "stack.yml"
-SHA: Final = f"{ANNOTATION_PREFIX}sha"
-RUN: Final = f"{ANNOTATION_PREFIX}run"
 SOURCE: Final = f"{ANNOTATION_PREFIX}source"
-"""Annotations beside those of `stoker_sdk.origin`: the commit and the run that it was deployed by, and a digest of
-all that was built."""
-PLACE: Final = f"{ANNOTATION_PREFIX}push"
-"""Which forge and branch it came from; a default branch has no other trace of its name."""
+"""An annotation beside those of `stoker_sdk.origin` and `stoker_sdk.runs`: a digest of all that was built."""
 
 _TEMPLATES: Final = "template"
 _MAX_STACK: Final = 256 * 1024
