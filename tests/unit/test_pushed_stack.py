@@ -11,8 +11,8 @@ from stoker_builder.pipeline.run.manifest import Manifest, read_manifest
 from stoker_builder.pipeline.seal_key import read_seal_key
 from stoker_sdk.errors import StokerError
 from stoker_sdk.origin import origin_of
-from stoker_sdk.runs import Push, Run
-from stoker_sdk.sealing import public_key_of, seal
+from stoker_sdk.runs import FORK, Push, Run
+from stoker_sdk.sealing import public_key_of, purpose_of, seal
 
 RUN = Run(7, Push("stoker", "me", "web", "main", "a" * 40))
 HEAD = "provider:\n  name: openfaas\nfunctions:\n"
@@ -175,6 +175,28 @@ def test_a_repository_without_a_stack_file_is_told_which_file_to_rename(folder: 
     (folder / "kubecon.yml").write_text(HEAD + GREET)
     with pytest.raises(StokerError, match=r"rename kubecon\.yml to stack\.yml"):
         read_manifest(folder, RUN, folder.parent / "seal.key")
+
+
+def test_a_forks_pull_request_gets_no_secret_of_any_kind(folder: Path) -> None:
+    stranger = Push("github", "me", "web", "pull/3", "a" * 40, default=False, pull=3, details={FORK: "true"})
+    key = public_key_of(read_seal_key(folder.parent / "seal.key"))
+    (folder / "token.sealed").write_text(seal(key, b"hush-hush", purpose_of("me", "web", "TOKEN")))
+    text = HEAD + GREET + "    secrets: [me.key]\n    build_secrets: {TOKEN: token.sealed}\n"
+    ours = read(folder, text).functions[0]
+    assert (ours.spec.secrets, ours.request.settings.secrets) == (["me.key"], {"TOKEN": "hush-hush"})
+    manifest = read(folder, text, Run(7, stranger))
+    theirs = manifest.functions[0]
+    assert (theirs.spec.secrets or [], theirs.request.settings.secrets) == ([], {})
+    assert any("secrets are not given to the pull request of a fork" in note for note in manifest.notes)
+
+
+def test_a_pull_request_has_neither_schedules_nor_routes(folder: Path) -> None:
+    text = HEAD + GREET + '    schedule: "* * * * *"\n    routes: [{host: shop.example.org}]\n    timeout: 5s\n'
+    pull = Push("github", "me", "web", "pull/3", "a" * 40, default=False, pull=3)
+    live, preview = (read(folder, text, run).functions[0].spec.annotations or {} for run in (RUN, Run(7, pull)))
+    settings = {"stoker.dev/schedule", "stoker.dev/routes", "stoker.dev/timeout"}
+    assert settings <= set(live)
+    assert settings & set(preview) == {"stoker.dev/timeout"}
 
 
 def test_other_branches_and_pull_requests_have_names_of_their_own(folder: Path) -> None:

@@ -170,11 +170,11 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], s
     annotations = _honoured(f"{where}.annotations", function.annotations, _is_theirs, notes)
     origin = origin_of_push(run.push, function.name)
     _check_secrets(where, function.secrets, origin.owner)
-    if run.push.is_strangers and function.secrets:
-        notes.append(f"{where}.secrets is not honoured for the pull request of a fork")
+    if run.push.is_strangers and (function.secrets or function.build_secrets):
+        notes.append(f"{where}: secrets are not given to the pull request of a fork")
+        function = replace(function, secrets=(), build_secrets={})
     honoured = replace(
         function,
-        secrets=() if run.push.is_strangers else function.secrets,
         build_args=arguments,
         namespace="",
         fprocess="",
