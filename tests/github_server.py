@@ -134,6 +134,7 @@ class GitHubServer:
         self._installations: dict[str, int] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: Fault | None = None
+        self.granted = {"contents", "metadata", "checks", "statuses", "pull_requests"}
         self._next_id = 100
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
@@ -407,6 +408,8 @@ class GitHubServer:
         owner = {id: owner for owner, id in self._installations.items()}[int(request.match_info["id"])]
         installed = [each for each in self.repositories.values() if each.installed and each.owner.lower() == owner]
         known = {each.name.lower() for each in installed}
+        if not set(asked["permissions"]) <= self.granted:
+            raise _refused(422, "The permissions requested are not granted to this installation.")
         if not names or not {name.lower() for name in names} <= known:
             raise _refused(422, "There is at least one repository that does not exist or is not accessible")
         allowed = {f"{owner}/{name.lower()}" for name in names}

@@ -113,6 +113,21 @@ def test_a_run_and_its_reports_survive_the_pipelines_end(
     assert answer(platform, repository) == "hello you"
 
 
+def test_an_app_without_its_permissions_is_told_which_ones(
+    github: GitHubServer, repository: Repository, make_platform: MakePlatform
+) -> None:
+    platform = make_platform(flags=github.app_flags)
+    github.granted -= {"checks"}
+    sha = repository.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    github.push(platform, repository)
+    run = ended(platform, repository)
+    assert run.state == "failed" and "lacks permissions" in run.reason and "checks: write" in run.reason
+    github.granted |= {"checks"}
+    wait_for(lambda: _verdicts(github, sha) == {"failure"}, "the verdict, once it may be told", 60)
+    platform.client.runs.retry(run.id)
+    wait_for(lambda: _verdicts(github, sha) == {"success"}, "the verdict on another try", 60)
+
+
 @pytest.mark.parametrize("way", ["app", "token"])
 def test_kills_at_random_moments_leave_a_true_verdict_below_each_commit(
     github: GitHubServer, repository: Repository, make_platform: MakePlatform, way: str

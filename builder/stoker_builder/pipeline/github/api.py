@@ -131,6 +131,11 @@ class GitHubApi:
             body = {"repositories": [name], "permissions": _PERMISSIONS[kind]}
             url = f"/app/installations/{int(found['id'])}/access_tokens"
             return str((await self._ask(client, owner, "POST", url, body, None))["token"])
+        except Refused as error:
+            if error.github_status != 422:
+                raise
+            wanted = ", ".join(f"{what}: {level}" for what, level in _PERMISSIONS[kind].items())
+            raise Refused(f"the GitHub App lacks permissions there: give it {wanted}", 403) from None
         finally:
             client.close()
 

@@ -97,7 +97,7 @@ class GitHubForge:
         try:
             repository = await self._api.repository(push.owner, push.repository, "GET", "")
         except Refused as error:
-            if error.github_status in (404, 422):
+            if error.github_status == 404:
                 return GONE
             raise
         same_name = str(repository["full_name"]).lower() == f"{push.owner}/{push.repository}".lower()
