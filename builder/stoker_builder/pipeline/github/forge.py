@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
@@ -42,6 +42,10 @@ log = logging.getLogger("stoker.pipeline")
 
 _GONE_STATUSES: Final = (404, 409, 422)
 """Of a branch's commit: no repository, an empty one, no such branch."""
+
+
+Place = tuple[str, str, str, str, int]
+"""`Push.place`."""
 
 
 class GitHubForge:
@@ -183,12 +187,15 @@ class GitHubForge:
         self._executor.prepare()
         run = await self.runs.accept(push, at_head=at_head)
         if push.default:
-            now = Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha)
-            before = await self._memory.by_id(now.id)
-            await self._memory.note(now)
-            if before is not None and not before.gone and before.names != now.names:
-                await self._disconnect(before.owner, before.name)
+            await self._note(Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha))
         return f"run {run.id}"
+
+    async def _note(self, now: Connected) -> None:
+        """Remember the repository; what it has under an earlier name goes."""
+        before = await self._memory.by_id(now.id)
+        if before is not None and not before.gone and before.names != now.names:
+            await self._disconnect(before.owner, before.name)
+        await self._memory.note(now)
 
     async def head_moved(self, repository: Connected, branch: str, head: str) -> None:
         """The branch is at a commit that we have not heard of."""
@@ -205,18 +212,18 @@ class GitHubForge:
         if not self._connections.allows(repository.owner):
             return f"{repository.owner} is not on this platform's list of owners: nothing is done"
         sha = "" if deploy else UNKNOWN
-        await self._memory.note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
+        await self._note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
         self._missed.hurry(repository.id)
         return f"{named} is connected"
 
     async def _disconnect(self, owner: str, name: str) -> str:
         """Whatever is live of these repositories goes."""
-        latest: dict[Any, Run] = {}
+        latest: dict[Place, Run] = {}
         for run in sorted(self.runs.all(), key=lambda run: run.id):
             push = run.push
             if push.forge == FORGE and _is_of(push.owner, push.repository, owner, name):
                 latest[push.place] = run
-        places = {run.push.place: run.push for run in latest.values() if run.push.sha != GONE}
+        places: dict[Place, Push] = {place: run.push for place, run in latest.items() if run.push.sha != GONE}
         for each in await self._memory.repositories():
             if not _is_of(each.owner, each.name, owner, name):
                 continue
