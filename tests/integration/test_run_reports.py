@@ -57,7 +57,7 @@ class Instead(Executor):
     """In place of a process: says a line, and ends as it is told, when it is told."""
 
     def __init__(self) -> None:
-        super().__init__(ExecutionSettings(Path("/nowhere"), "", Path("/nowhere"), ""))
+        super().__init__(ExecutionSettings(Path("/nowhere"), "", Path("/nowhere"), Path("/nowhere"), ""))
         self.go = asyncio.Event()
         self.ended = Ended("succeeded")
 
