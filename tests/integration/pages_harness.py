@@ -21,11 +21,12 @@ from aiohttp import ClientResponse, ClientSession, CookieJar, web
 from control_harness import PASSWORD, Control, running_control
 from github_oauth import CLIENT_ID, CLIENT_SECRET, GitHubOAuth
 
-from stoker_gateway.pages.app import Activity, make_app
+from stoker_gateway.pages.app import make_app
 from stoker_gateway.pages.backend import Backend
 from stoker_gateway.pages.github import GitHub
 from stoker_gateway.pages.keys import PagesConfig
 from stoker_gateway.pages.sessions import Sessions
+from stoker_sdk.activity import Activity
 from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.origin import check_origin
 from stoker_sdk.runs import FunctionResult, Push, Run, RunLine

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from stoker_builder.pipeline.api import RunsApi
-from stoker_builder.pipeline.app import Activity, make_app
+from stoker_builder.pipeline.app import make_app
 from stoker_builder.pipeline.execution import ExecutionSettings, Executor
 from stoker_builder.pipeline.forge import Forge
 from stoker_builder.pipeline.github.connection import Connections, GitHubSettings
@@ -36,6 +35,7 @@ from stoker_builder.pipeline.policy import Limits
 from stoker_builder.pipeline.reporter import Reporter
 from stoker_builder.pipeline.runs import Runs
 from stoker_builder.pipeline.store import RunStore
+from stoker_sdk.activity import Activity, until_idle
 from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
@@ -120,11 +120,10 @@ async def serve(settings: PipelineSettings) -> None:
     say_ready(settings.ready_fd, b"ready")
 
     def is_idle() -> bool:
-        quiet = asyncio.get_running_loop().time() - activity.last > settings.idle_seconds
-        busy = activity.requests or any(forge.is_busy for forge in forges.values())
-        return quiet and not busy and runs.is_idle and reporter.is_idle
+        busy = any(forge.is_busy for forge in forges.values())
+        return activity.has_rested(settings.idle_seconds) and not busy and runs.is_idle and reporter.is_idle
 
-    await _until(stop, is_idle, settings.idle_seconds)
+    await until_idle(stop, is_idle, settings.idle_seconds)
     looking.cancel()
     await runner.cleanup()
     await reporter.close()
@@ -140,17 +139,6 @@ async def _look(forges: dict[str, Forge]) -> None:
             except StokerError as error:
                 log.warning("%s cannot be looked at: %s", forge.name, error)
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def _until(stop: asyncio.Event, is_idle: Callable[[], bool], seconds: float) -> None:
-    """Return when told to stop, or when there is nothing to do. What comes later starts the next process."""
-    while not is_idle():
-        try:
-            async with asyncio.timeout(min(seconds, 5.0)):
-                await stop.wait()
-            return
-        except TimeoutError:
-            pass
 
 
 def main() -> None:

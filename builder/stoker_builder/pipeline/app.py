@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -13,6 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from stoker_sdk.activity import Activity
 from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.errors import StokerError
 
@@ -23,23 +23,11 @@ _OPEN: Final = ("/github/", "/gitlab/")
 _REALM: Final = {"WWW-Authenticate": 'Basic realm="Stoker"'}
 
 
-class Activity:
-    """Requests that are being answered, and when the last one ended (the loop's clock)."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.last = asyncio.get_running_loop().time()
-
-
 def make_app(routes: Sequence[web.RouteDef], auth: BasicAuth, activity: Activity) -> web.Application:
     @web.middleware
     async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-        activity.requests += 1
-        try:
+        with activity:
             return await handler(request)
-        finally:
-            activity.requests -= 1
-            activity.last = asyncio.get_running_loop().time()
 
     @web.middleware
     async def check_credentials(request: web.Request, handler: Handler) -> web.StreamResponse:

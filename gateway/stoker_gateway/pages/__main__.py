@@ -20,11 +20,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from stoker_gateway.pages.app import Activity, make_app
+from stoker_gateway.pages.app import make_app
 from stoker_gateway.pages.backend import Backend
 from stoker_gateway.pages.github import GitHub
 from stoker_gateway.pages.keys import PagesConfig
 from stoker_gateway.pages.sessions import Sessions
+from stoker_sdk.activity import Activity, until_idle
 from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
@@ -75,7 +76,7 @@ async def serve(settings: PagesSettings) -> None:
     await runner.setup()
     await web.SockSite(runner, socket.socket(fileno=settings.listen_fd)).start()
     say_ready(settings.ready_fd, b"ready")
-    await _until(stop, activity, settings.idle_seconds)
+    await until_idle(stop, lambda: activity.has_rested(settings.idle_seconds), settings.idle_seconds)
     await runner.cleanup()
     await backend.close()
 
@@ -84,18 +85,6 @@ def _github(settings: PagesSettings) -> GitHub | None:
     if not settings.github_client_id:
         return None
     return GitHub(settings.github_client_id, Path(settings.github_secret_file), settings.github_api_url)
-
-
-async def _until(stop: asyncio.Event, activity: Activity, seconds: float) -> None:
-    """Return when told to stop, or when nobody looks any more. What comes later starts the next process."""
-    loop = asyncio.get_running_loop()
-    while activity.requests or loop.time() - activity.last < seconds:
-        try:
-            async with asyncio.timeout(min(seconds, 5.0)):
-                await stop.wait()
-            return
-        except TimeoutError:
-            pass
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from aiohttp import web
@@ -13,17 +12,10 @@ from stoker_gateway.pages.backend import Backend
 from stoker_gateway.pages.keys import BACKEND, CONFIG, GITHUB, SESSIONS, PagesConfig
 from stoker_gateway.pages.rendering import STATIC, static_file
 from stoker_gateway.pages.sessions import Sessions
+from stoker_sdk.activity import Activity
 
 _MAX_FORM: Final = 64 * 1024
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
-
-
-class Activity:
-    """Requests that are being answered, and when the last one ended (the loop's clock)."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.last = asyncio.get_running_loop().time()
 
 
 async def show_static(request: web.Request) -> web.Response:
@@ -46,12 +38,8 @@ def make_app(
 
     @web.middleware
     async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-        activity.requests += 1
-        try:
+        with activity:
             return await handler(request)
-        finally:
-            activity.requests -= 1
-            activity.last = asyncio.get_running_loop().time()
 
     app = web.Application(
         middlewares=[count, guard.answer_errors, guard.stay_on_host, guard.check_origin, guard.ask_to_sign_in],
