@@ -9,6 +9,8 @@ from pathlib import Path
 
 from running_platform import wait_for
 
+_BRIDGE, _ADDRESS = "stk-engine", "172.30.253.1/24"
+
 
 class OwnEngine:
     """`host` is what `--docker-host` takes. Its containers are on bridges that only this machine reaches."""
@@ -20,12 +22,16 @@ class OwnEngine:
 
     def start(self) -> OwnEngine:
         folders = [f"--{name}={self._folder / name}" for name in ("data-root", "exec-root", "pidfile")]
+        _run(
+            "ip", "link", "add", _BRIDGE, "type", "bridge"
+        )  # with `--bridge=none` it would remove docker0, whosever that is
+        _run("ip", "address", "add", _ADDRESS, "dev", _BRIDGE)
         command = [
             "/usr/sbin/dockerd",
             "-H",
             self.host,
             *folders,
-            "--bridge=none",
+            f"--bridge={_BRIDGE}",
             "--iptables=false",
             "--ip-masq=false",
         ]
@@ -51,8 +57,13 @@ class OwnEngine:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(60)
+        _run("ip", "link", "delete", _BRIDGE)
 
     def delete(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.end()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
