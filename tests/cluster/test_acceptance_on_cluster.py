@@ -63,6 +63,7 @@ def test_a_new_pod_that_cannot_serve_leaves_the_endpoint_where_it_is(
 ) -> None:
     cluster = installed.cluster
     function = installed.deploy("fragile", cluster.function("acceptance", VERSION.format("one")))
+    cluster.kubectl("rollout", "status", "deployment/fragile", "-n", installed.functions)
     before = wait_for(lambda: endpoints(installed, "fragile"), "the Service's endpoint")
     image = cluster.for_pods(cluster.function("acceptance", handler))
     installed.client.update(
