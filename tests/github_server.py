@@ -56,6 +56,7 @@ class Repository:
     private: bool = True
     default: str = "main"
     installed: bool = True
+    owner_id: int = 1
     statuses: list[dict[str, Any]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     comments: list[dict[str, Any]] = field(default_factory=list)
@@ -89,7 +90,7 @@ class Repository:
             "full_name": self.full_name,
             "private": self.private,
             "default_branch": self.default,
-            "owner": {"login": self.owner, "id": 1},
+            "owner": {"login": self.owner, "id": self.owner_id},
             "clone_url": "ext::sh -c touch% /tmp/taken",
             "url": "http://169.254.169.254/latest/meta-data",
             "html_url": "javascript:alert(1)",

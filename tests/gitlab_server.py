@@ -58,6 +58,7 @@ class GitLabServer(GitHubServer):
     async def _show_project(self, request: web.Request) -> web.Response:
         project = self._project(request)
         fields = {"id": project.id, "path_with_namespace": project.full_name, "default_branch": project.default}
+        fields["namespace"] = {"id": project.owner_id, "kind": "group", "full_path": project.owner}
         return web.json_response(fields)
 
     async def _show_branch(self, request: web.Request) -> web.Response:

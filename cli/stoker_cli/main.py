@@ -42,6 +42,7 @@ COMMANDS = {
     "remote": ("stoker_cli.remote", "Connect a git repository, so that a push deploys it."),
     "github": ("stoker_cli.github", "Connect GitHub, so that pushes there deploy."),
     "runs": ("stoker_cli.runs", "Show, follow, retry and cancel what pushes started."),
+    "owners": ("stoker_cli.owners", "Show and release the names of owners who push."),
     "revisions": ("stoker_cli.revisions", "List what was deployed of a function before."),
     "rollback": ("stoker_cli.rollback", "Put an earlier revision of a function live again."),
     "remove": ("stoker_cli.remove", "Remove functions."),

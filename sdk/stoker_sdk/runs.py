@@ -23,12 +23,16 @@ STATES: Final = (QUEUED, RUNNING, SUPERSEDED, SUCCEEDED, FAILED, CANCELLED)
 SHA: Final = f"{ANNOTATION_PREFIX}sha"
 RUN: Final = f"{ANNOTATION_PREFIX}run"
 PLACE: Final = f"{ANNOTATION_PREFIX}push"
-"""Annotations of a function that a run deployed, beside those of `origin`: its commit, the run, and `FORGE BRANCH`; a
-default branch has no other trace of its name."""
+ACCOUNT: Final = f"{ANNOTATION_PREFIX}account"
+"""Annotations of a function that a run deployed, beside those of `origin`: its commit, the run, `FORGE BRANCH` (a
+default branch has no other trace of its name), and the account whose it is (`Run.account`)."""
 
 GONE: Final = ""
 """The `sha` of a push that says: the branch, or the repository, is gone. Its functions are removed."""
 
+
+OWNER_ID: Final = "owner-id"
+"""In `Push.details`: the number of the owner's account at the forge, where the forge told it with the push."""
 
 FORK: Final = "fork"
 """In `Push.details` of a commit that is a stranger's."""
@@ -90,7 +94,8 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """One push on its way. `change` counts every change of it, `reported` is the one that the forge was told last.
 
     `attempt` is more than 1 where a killed pipeline left it behind; `retry_of` is the run that this one repeats.
-    `seconds` is how long each stage took.
+    `seconds` is how long each stage took. `account` is `FORGE NUMBER`, the forge's account that has the owner's name;
+    empty for our own remote, and before the forge was asked.
     """
 
     id: int
@@ -105,6 +110,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     superseded_by: int = 0
     functions: list[FunctionResult] = []
     seconds: dict[str, float] = {}
+    account: str = ""
     change: int = 0
     reported: int = -1
 
@@ -125,6 +131,23 @@ class RunLine(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     at: str
     text: str
     function: str = ""
+
+
+def account_of(forge: str, number: int) -> str:
+    """As in `Run.account`."""
+    return f"{forge} {number}"
+
+
+class OwnerName(msgspec.Struct, frozen=True):
+    """Whose an owner's name is on this platform: the account of a forge that pushed first. `id` is its number there."""
+
+    owner: str
+    forge: str
+    id: int
+
+    @property
+    def account(self) -> str:
+        return account_of(self.forge, self.id)
 
 
 class RepositoryName(msgspec.Struct, frozen=True):

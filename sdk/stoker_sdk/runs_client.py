@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from stoker_sdk.errors import Unavailable
 from stoker_sdk.http_client import Answer, HttpClient, raise_for_status
-from stoker_sdk.runs import RemovedRepository, RepositoryName, Run, RunLine, SealKey
+from stoker_sdk.runs import OwnerName, RemovedRepository, RepositoryName, Run, RunLine, SealKey
 
 T = TypeVar("T")
 
@@ -54,6 +55,14 @@ class RunsClient:
         """Delete it; its functions are removed by the run whose id this is."""
         answer = self._http.call("DELETE", f"/system/repositories/{owner}/{name}")
         return self._decode(answer, RemovedRepository).run
+
+    def owners(self) -> list[OwnerName]:
+        """Whose the names of owners are."""
+        return self._decode(self._http.call("GET", "/system/owners"), list[OwnerName])
+
+    def release_owner(self, owner: str) -> OwnerName:
+        """Whoever pushes next has the name; gives whose it was. Raises `NotFound` for a name that is nobody's."""
+        return self._decode(self._http.call("DELETE", f"/system/owners/{quote(owner, safe='')}"), OwnerName)
 
     def seal_key(self) -> bytes:
         """The public key for secrets that may stand in a repository."""

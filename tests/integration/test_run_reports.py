@@ -44,6 +44,9 @@ class HeardForge:
     async def remote(self, push: Push) -> Remote:
         return Remote("https://example.org/x", "https")
 
+    async def account(self, push: Push) -> str:
+        return "heard 7"
+
     async def report(self, run: Run) -> None:
         if self.deaf:
             raise StokerError("the forge is down")

@@ -28,10 +28,10 @@ REPOSITORY: dict[str, Any] = {
     "name": "Greet",
     "full_name": "Ada/Greet",
     "default_branch": "main",
-    "owner": {"login": "Ada"},
+    "owner": {"login": "Ada", "id": 3},
     "clone_url": "ext::sh -c id",
 }
-KNOWN = Known(7, "Ada", "Greet", "main")
+KNOWN = Known(7, "Ada", "Greet", "main", 3)
 
 
 def push(**changes: Any) -> dict[str, Any]:
@@ -78,7 +78,12 @@ def test_a_push_to_the_default_branch_is_a_run() -> None:
     assert isinstance(deed, Accept)
     made = deed.push
     assert (made.owner, made.repository, made.branch, made.sha) == ("Ada", "Greet", "main", SHA)
-    assert (made.by, made.subject, made.default, made.details) == ("ada", "Say hello", True, {"id": "7"})
+    assert (made.by, made.subject, made.default, made.details) == (
+        "ada",
+        "Say hello",
+        True,
+        {"id": "7", "owner-id": "3"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,24 +137,24 @@ def test_a_fork_is_built_only_where_it_is_allowed_and_is_marked() -> None:
 
 def test_installations_connect_and_disconnect() -> None:
     short = {"id": 7, "name": "Greet", "full_name": "Ada/Greet"}
-    installation = {"account": {"login": "Ada"}}
+    installation = {"account": {"login": "Ada", "id": 3}}
     created = {"action": "created", "installation": installation, "repositories": [short]}
-    assert read("installation", created) == [Connect(Known(7, "Ada", "Greet"))]
-    assert read("installation", {"action": "deleted", "installation": installation}) == [Disconnect("Ada")]
+    assert read("installation", created) == [Connect(Known(7, "Ada", "Greet", owner_id=3))]
+    assert read("installation", {"action": "deleted", "installation": installation}) == [Disconnect("Ada", owner_id=3)]
     changed = {"action": "removed", "installation": installation, "repositories_removed": [short]}
-    assert read("installation_repositories", changed) == [Disconnect("Ada", "Greet")]
+    assert read("installation_repositories", changed) == [Disconnect("Ada", "Greet", 7)]
 
 
 def test_a_repository_that_moves_leaves_its_old_name() -> None:
     changes = {"repository": {"name": {"from": "Old"}}}
     renamed = {"action": "renamed", "repository": REPOSITORY, "changes": changes}
-    assert read("repository", renamed) == [Connect(KNOWN, deploy=True), Disconnect("Ada", "Old")]
+    assert read("repository", renamed) == [Connect(KNOWN, deploy=True), Disconnect("Ada", "Old", 7)]
     changes = {"owner": {"from": {"organization": {"login": "Eve"}}}}
     moved = {"action": "transferred", "repository": REPOSITORY, "changes": changes}
-    assert read("repository", moved) == [Connect(KNOWN, deploy=True), Disconnect("Eve", "Greet")]
+    assert read("repository", moved) == [Connect(KNOWN, deploy=True), Disconnect("Eve", "Greet", 7)]
     edited = {"action": "edited", "repository": REPOSITORY, "changes": {"default_branch": {"from": "master"}}}
     assert read("repository", edited) == [LeaveBranch(KNOWN, "master"), Connect(KNOWN, deploy=True)]
-    assert read("repository", {"action": "deleted", "repository": REPOSITORY}) == [Disconnect("Ada", "Greet")]
+    assert read("repository", {"action": "deleted", "repository": REPOSITORY}) == [Disconnect("Ada", "Greet", 7)]
 
 
 def test_the_button_re_run() -> None:

@@ -21,7 +21,7 @@ from stoker_sdk.runs import STATES, FunctionResult, Push, Run
 
 PUSH = Push("stoker", "Alice", "hello", "main", "0123456789abcdef")
 ADMIN = Session("id", "admin", 0, is_admin=True)
-ALICE = Session("id", "Alice", 0, owners=("alice", "acme"))
+ALICE = Session("id", "Alice", 0, owners={"alice": 1, "acme": 2})
 
 
 @pytest.mark.parametrize(("owner", "sees"), [("alice", True), ("ALICE", True), ("acme", True), ("alic", False),
@@ -42,6 +42,21 @@ def test_functions_without_an_owner_are_the_administrators() -> None:
     assert [row.title for row in function_rows(statuses, [], ALICE, "http://h")] == ["d-alice", "a"]
 
 
+def test_who_has_a_login_that_was_somebody_elses_sees_only_their_own() -> None:
+    before, now, unproved = (function(name, "alice") for name in "abc")
+    assert before.annotations is not None and now.annotations is not None
+    before.annotations["stoker.dev/account"] = "github 9"
+    now.annotations["stoker.dev/account"] = "github 1"
+    gitlab = function("d", "acme")
+    assert gitlab.annotations is not None
+    gitlab.annotations["stoker.dev/account"] = "gitlab 2"
+    statuses = [before, now, unproved, gitlab]
+    assert [row.title for row in function_rows(statuses, [], ALICE, "http://h")] == ["b", "c"]
+    assert len(function_rows(statuses, [], ADMIN, "http://h")) == 4
+    runs = [Run(id, PUSH, account=account) for id, account in enumerate(("github 9", "github 1", ""), 1)]
+    assert [ALICE.may_see_run(run) for run in runs] == [False, True, True]
+
+
 def test_a_public_address_is_shown_before_the_gateways() -> None:
     condition = Condition("ready", 1, urls=["https://alice.faas.example/a", "https://b.example/"])
     status = msgspec.structs.replace(function("a", "alice"), stoker=condition)
@@ -53,7 +68,7 @@ def test_an_owner_whose_first_run_failed_is_there_without_functions() -> None:
     repositories = repository_rows([Run(2, PUSH, "failed"), Run(1, PUSH, "succeeded")], ADMIN)
     assert [(each.owner, each.name, each.newest.id) for each in repositories] == [("alice", "hello", 2)]
     assert by_owner([], repositories) == {"alice": []}
-    assert repository_rows([Run(1, PUSH)], Session("id", "bob", 0, owners=("bob",))) == []
+    assert repository_rows([Run(1, PUSH)], Session("id", "bob", 0, owners={"bob": 1})) == []
 
 
 @pytest.mark.parametrize(

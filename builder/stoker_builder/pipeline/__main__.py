@@ -31,6 +31,7 @@ from stoker_builder.pipeline.gitlab.connection import GitLabSettings
 from stoker_builder.pipeline.gitlab.forge import GitLabForge
 from stoker_builder.pipeline.own.forge import OwnForge, OwnSettings
 from stoker_builder.pipeline.own.repositories import Repositories
+from stoker_builder.pipeline.owners import Owners
 from stoker_builder.pipeline.policy import Limits
 from stoker_builder.pipeline.reporter import Reporter
 from stoker_builder.pipeline.runs import Runs
@@ -91,9 +92,10 @@ async def serve(settings: PipelineSettings) -> None:
     def log_url(id: int) -> str:
         return f"{settings.public_url}/ui/runs/{id}"
 
+    owners = Owners(store)
     connections, forks = Connections(settings.github, data), settings.github.fork_previews
-    github = GitHubForge(connections, store, executor, ids, log_url, fork_previews=forks)
-    gitlab = GitLabForge(settings.gitlab, store, executor, ids, log_url)
+    github = GitHubForge(connections, store, executor, ids, log_url, owners, fork_previews=forks)
+    gitlab = GitLabForge(settings.gitlab, store, executor, ids, log_url, owners)
     forges: dict[str, Forge] = {own.name: own, github.name: github, gitlab.name: gitlab}
     limits = Limits(settings.runs_at_once, settings.runs_per_owner)
     runs = own.runs = github.runs = gitlab.runs = Runs(store, forges, executor, limits)
@@ -103,7 +105,7 @@ async def serve(settings: PipelineSettings) -> None:
     reporter.take_up()
     auth = BasicAuth(ADMIN, data.password.read_text().strip())
     api = RunsApi(runs, data.seal_key)
-    routes = [*api.routes(), *(route for forge in forges.values() for route in forge.routes())]
+    routes = [*api.routes(), *owners.routes(), *(route for forge in forges.values() for route in forge.routes())]
     runner = web.AppRunner(
         make_app(routes, auth, activity),
         access_log=None,

@@ -1,5 +1,5 @@
-"""The pipeline's HTTP application. Proxies send it what begins with `/git/`, `/github/`, `/system/runs` and
-`/system/repositories`.
+"""The pipeline's HTTP application. Proxies send it what begins with `/git/`, `/github/`, `/gitlab/`, `/system/runs`,
+`/system/repositories`, `/system/owners` and `/system/seal-key`.
 """
 
 from __future__ import annotations

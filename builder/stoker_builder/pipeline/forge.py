@@ -39,6 +39,9 @@ class Remote:
     """Whose files they are, where the platform is root and the repository is on this machine."""
 
 
+NOWHERE: Final = Remote("", "")
+"""For a run that fetches nothing."""
+
 PATIENCE: Final = 300.0
 """Seconds for which a run waits for a forge to answer, before it fails: nobody would push again for that."""
 
@@ -75,10 +78,16 @@ class Forge(Protocol):
         """Its HTTP routes, which check who calls by themselves."""
 
     async def head(self, push: Push) -> str:
-        """The commit that the push's branch (or pull request) is at now; `GONE` when there is none."""
+        """The commit that the push's branch (or pull request) is at now; `GONE` when there is none.
+
+        Raises `Conflict` when the owner's name is another account's here.
+        """
 
     async def remote(self, push: Push) -> Remote:
         """From where, and with which credential of a few minutes' life, the push's commit is fetched."""
+
+    async def account(self, push: Push) -> str:
+        """Whose the push is, as in `Run.account`."""
 
     async def report(self, run: Run) -> None:
         """Tell the forge how a run stands: a commit status, a check run. Called for the newest change only, again with

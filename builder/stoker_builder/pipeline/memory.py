@@ -28,7 +28,7 @@ UNKNOWN: Final = "?"
 
 class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
     """One repository. `branch` is its default one, empty if not known yet; `sha` is that of `UNKNOWN` or a commit,
-    or empty: whatever the head is, is new.
+    or empty: whatever the head is, is new. `owner_id` is the number of the owner's account, 0 if it was never told.
     """
 
     id: int
@@ -37,6 +37,7 @@ class Connected(msgspec.Struct, frozen=True, omit_defaults=True):
     branch: str = ""
     sha: str = UNKNOWN
     gone: bool = False
+    owner_id: int = 0
 
     @property
     def names(self) -> tuple[str, str]:

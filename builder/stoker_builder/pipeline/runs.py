@@ -15,12 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from stoker_builder.pipeline.execution import Ended, Executor
-from stoker_builder.pipeline.forge import Forge
+from stoker_builder.pipeline.forge import NOWHERE, Forge
 from stoker_builder.pipeline.policy import Limits, after_a_kill, choose, overtaken, same_push, superseded_by
 from stoker_builder.pipeline.run_log import RunLog
 from stoker_builder.pipeline.store import RunStore
 from stoker_sdk.errors import Conflict, NotFound, StokerError, Unavailable
-from stoker_sdk.runs import CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, Push, Run, RunLine
+from stoker_sdk.runs import CANCELLED, FAILED, GONE, QUEUED, RUNNING, SUPERSEDED, Push, Run, RunLine
 from stoker_sdk.units import now_rfc3339
 
 log = logging.getLogger("stoker.pipeline")
@@ -216,7 +216,10 @@ class Runs:
         def note(**changes: Any) -> None:
             self._change(self.get(id), **changes)
 
-        return await self._executor.execute(run, await forge.remote(run.push), said, note, self._asking(forge, id))
+        note(account=await forge.account(run.push))
+        # What is gone is only removed, and there may be nobody left who would let us fetch it.
+        remote = await forge.remote(run.push) if run.push.sha != GONE else NOWHERE
+        return await self._executor.execute(self.get(id), remote, said, note, self._asking(forge, id))
 
     def _asking(self, forge: Forge, id: int) -> Callable[[], Any]:
         return lambda: self._overtaken(forge, self.get(id))

@@ -26,7 +26,7 @@ from stoker_sdk.messages import (
     Secret,
 )
 from stoker_sdk.names import LABEL_PATTERN, MAX_NAME, SUBDOMAIN_PATTERN
-from stoker_sdk.runs import STATES, RemovedRepository, RepositoryName, Run, RunLine, SealKey
+from stoker_sdk.runs import STATES, OwnerName, RemovedRepository, RepositoryName, Run, RunLine, SealKey
 
 STRUCTS: Final = (
     FunctionSpec,
@@ -338,6 +338,14 @@ _RUNS: Final = (
         "DELETE", "/system/repositories/{owner}/{name}", "removeRepository",
         "Delete a repository; a run removes its functions.", "runs", {202: ("That run.", RemovedRepository)},
         errors=(400, 404, 503),
+    ),
+    Operation(
+        "GET", "/system/owners", "listOwners", "Whose the names of owners are: the account's that pushed first.",
+        "runs", {200: ("By name.", list[OwnerName])}, errors=(404, 503),
+    ),
+    Operation(
+        "DELETE", "/system/owners/{owner}", "releaseOwner", "Whoever pushes next has the name.", "runs",
+        {200: ("Whose it was.", OwnerName)}, errors=(404, 503),
     ),
     Operation(
         "GET", "/system/seal-key", "showSealKey", "The public key for secrets that stand in a repository.", "runs",

@@ -19,5 +19,7 @@ ROUTES = (
     web.post("/system/runs/{id}/retry", refuse),
     web.get("/system/repositories", refuse),
     web.delete("/system/repositories/{owner}/{name}", refuse),
+    web.get("/system/owners", refuse),
+    web.delete("/system/owners/{owner}", refuse),
     web.get("/system/seal-key", refuse),
 )

@@ -6,7 +6,6 @@ import asyncio
 
 from aiohttp import web
 
-from stoker_gateway.pages.access import owner_of
 from stoker_gateway.pages.keys import BACKEND, SESSION
 from stoker_gateway.pages.page import gateway_of, page
 from stoker_gateway.pages.rows import function_row
@@ -23,7 +22,7 @@ async def show_function(request: web.Request) -> web.Response:
         status = await backend.function(namespace, name)
     except BadInput:
         raise NotFound(name) from None  # no function can be called so
-    if not request[SESSION].may_see(owner_of(status)):
+    if not request[SESSION].may_see_function(status):
         raise NotFound(name)
     figures, revisions, lines = await asyncio.gather(
         backend.figures(), backend.revisions(namespace, name), _log_tail(request, namespace, name)

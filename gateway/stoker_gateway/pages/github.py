@@ -52,6 +52,7 @@ class _Token(msgspec.Struct, frozen=True):
 
 class _Account(msgspec.Struct, frozen=True):
     login: str
+    id: int
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,20 @@ class GitHub:
             return "https://github.com"
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/api/v3')}"
 
-    async def owners(self, code: str, verifier: str, redirect: str) -> tuple[str, tuple[str, ...]]:
-        """Who came back with this code: the login, and it with the organisations', in lower case. Raises
-        `Unavailable` and `HTTPForbidden`.
+    async def owners(self, code: str, verifier: str, redirect: str) -> tuple[str, dict[str, int]]:
+        """Who came back with this code: the login; and it with the organisations', in lower case, with the accounts'
+        numbers. Raises `Unavailable` and `HTTPForbidden`.
         """
         try:
             async with ClientSession(timeout=ClientTimeout(total=_SECONDS)) as client:
                 token = await self._token(client, code, verifier, redirect)
-                login = (await self._get(client, token, "/user", _Account)).login
+                person = await self._get(client, token, "/user", _Account)
                 organisations = await self._organisations(client, token)
         except (ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:
             log.warning("GitHub at %s: %s", self.api_url, error or type(error).__name__)
             raise Unavailable("GitHub does not answer as it should: try again in a moment") from error
-        return login, tuple(dict.fromkeys(name.lower() for name in (login, *sorted(organisations))))
+        accounts = [person, *sorted(organisations, key=lambda account: account.login)]
+        return person.login, {account.login.lower(): account.id for account in accounts}
 
     async def _token(self, client: ClientSession, code: str, verifier: str, redirect: str) -> str:
         form = {
@@ -101,11 +103,11 @@ class GitHub:
             raise web.HTTPForbidden(text="GitHub did not confirm who you are: sign in again.")
         return answer.access_token
 
-    async def _organisations(self, client: ClientSession, token: str) -> list[str]:
-        found: list[str] = []
+    async def _organisations(self, client: ClientSession, token: str) -> list[_Account]:
+        found: list[_Account] = []
         for number in range(1, _PAGES + 1):
             some = await self._get(client, token, f"/user/orgs?per_page=100&page={number}", list[_Account])
-            found += [each.login for each in some]
+            found += some
             if len(some) < 100:
                 break
         return found

@@ -23,6 +23,7 @@ async def show_repository(request: web.Request) -> web.Response:
     statuses, figures, runs = await asyncio.gather(
         backend.functions(), backend.figures(), backend.runs(owner=owner, repository=name)
     )
+    runs = [run for run in runs if session.may_see_run(run)]
     rows = function_rows(statuses, figures, session, gateway_of(request))
     rows = [row for row in rows if (row.owner, row.repository) == (owner, name)]
     if not (rows or runs):

@@ -72,7 +72,7 @@ def function_rows(
     rows = [
         function_row(status, by_name.get((status.namespace, status.name)), gateway)
         for status in statuses
-        if session.may_see(owner_of(status))
+        if session.may_see_function(status)
     ]
     return sorted(rows, key=lambda row: (row.owner, row.repository, row.branch, row.title, row.status.namespace))
 
@@ -81,7 +81,7 @@ def repository_rows(runs: Sequence[Run], session: Session) -> list[RepositoryRow
     """By name, from runs of which the newest come first."""
     newest: dict[tuple[str, str], Run] = {}
     for run in runs:
-        if session.may_see(run.push.owner):
+        if session.may_see_run(run):
             newest.setdefault((run.push.owner.lower(), run.push.repository.lower()), run)
     return [RepositoryRow(owner, name, run) for (owner, name), run in sorted(newest.items())]
 

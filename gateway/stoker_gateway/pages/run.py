@@ -71,7 +71,7 @@ async def cancel_run(request: web.Request) -> web.Response:
 
 async def _visible(request: web.Request) -> Run:
     run = await request.app[BACKEND].run(_number(request.match_info["id"]))
-    if not request[SESSION].may_see(run.push.owner):
+    if not request[SESSION].may_see_run(run):
         raise NotFound(str(run.id))
     return run
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,11 +44,11 @@ class Sessions:
         self._ended_file = ended_file
         self._ended: dict[str, int] = _read(ended_file)
 
-    def begin(self, user: str, *, is_admin: bool = False, owners: tuple[str, ...] = ()) -> str:
+    def begin(self, user: str, *, is_admin: bool = False, owners: Mapping[str, int] | None = None) -> str:
         """The cookie's value of a new session. Of very many owners, the last in the alphabet are left out."""
-        session = Session(secrets.token_urlsafe(16), user, int(time.time()) + SECONDS, is_admin, owners)
+        session = Session(secrets.token_urlsafe(16), user, int(time.time()) + SECONDS, is_admin, dict(owners or {}))
         while len(text := self.seal(session)) > _MAX_COOKIE:
-            session = msgspec.structs.replace(session, owners=session.owners[:-10])
+            session = msgspec.structs.replace(session, owners=dict(list(session.owners.items())[:-10]))
         return text
 
     def find(self, request: web.Request) -> Session | None:

@@ -30,7 +30,10 @@ from stoker_wire.server import Exchange
 _TICK = 0.1
 _PREFIX = b"/function/"
 _ASYNC_PREFIX = b"/async-function/"
-_OF_PIPELINE = (b"/git/", b"/github/", b"/gitlab/", b"/system/runs", b"/system/repositories", b"/system/seal-key")
+_OF_PIPELINE = (
+    *(b"/git/", b"/github/", b"/gitlab/"),
+    *(b"/system/runs", b"/system/repositories", b"/system/owners", b"/system/seal-key"),
+)
 _OF_PAGES = (b"/ui/", b"/badge/")
 _DEFAULT_SUFFIX = f".{DEFAULT_NAMESPACE}"
 

@@ -6,7 +6,7 @@ Names, branches and commits are checked here; whoever carries a deed out need no
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ from stoker_builder.pipeline.git import check_branch, check_sha
 from stoker_builder.pipeline.github import payloads
 from stoker_builder.pipeline.github.payloads import PullRequestEvent
 from stoker_sdk.errors import BadInput
-from stoker_sdk.runs import FORK, GONE, Push
+from stoker_sdk.runs import FORK, GONE, OWNER_ID, Push
 
 FORGE: Final = "github"
 ALLOW_LABEL: Final = "stoker preview"
@@ -31,12 +31,20 @@ _REPOSITORY_ACTIONS: Final = ("deleted", "renamed", "transferred", "edited")
 
 @dataclass(frozen=True)
 class Known:
-    """A repository of GitHub, by checked names. `branch` is the default one; empty where the event does not tell."""
+    """A repository of GitHub, by checked names. `branch` is the default one, `owner_id` the account's number; empty and
+    0 where the event does not tell.
+    """
 
     id: int
     owner: str
     name: str
     branch: str = ""
+    owner_id: int = 0
+
+    @property
+    def details(self) -> dict[str, str]:
+        """For its pushes."""
+        return {ID: str(self.id)} | ({OWNER_ID: str(self.owner_id)} if self.owner_id else {})
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,15 @@ class Connect:
 
 @dataclass(frozen=True)
 class Disconnect:
-    """The repository is gone, or not ours to deploy any more. Without a name: all of the owner's."""
+    """The repository is gone, or not ours to deploy any more. Without a name: all of the owner's.
+
+    Names can be somebody else's by now, so `id` is the repository's number, and `owner_id` the account's; 0: not told.
+    """
 
     owner: str
     name: str = ""
+    id: int = 0
+    owner_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ def _pushed(event: payloads.PushEvent) -> list[Deed]:
         GONE if gone else check_sha(event.after),
         by=_line(event.pusher.name if event.pusher else ""),
         subject=_line(event.head_commit.message if event.head_commit else ""),
-        details={ID: str(repository.id)},
+        details=repository.details,
     )
     return [Accept(push)]
 
@@ -147,19 +160,20 @@ def pull_push(repository: Known, number: int, pull: payloads.PullRequest, sha: s
         pull=number,
         by=_line(pull.user.login if pull.user else ""),
         subject=_line(pull.title),
-        details={ID: str(repository.id)} | ({FORK: "true"} if is_fork else {}),
+        details=repository.details | ({FORK: "true"} if is_fork else {}),
     )
 
 
 def _installed(event: payloads.InstallationEvent) -> list[Deed]:
-    owner = _checked_owner(event.installation.account.login)
+    account = event.installation.account
+    owner = _checked_owner(account.login)
     if event.action == "deleted":
-        return [Disconnect(owner)]
+        return [Disconnect(owner, owner_id=account.id)]
     if event.action == "created":
-        return [Connect(_known(each)) for each in event.repositories or ()]
-    added = [Connect(_known(each)) for each in event.repositories_added or ()]
+        return [Connect(replace(_known(each), owner_id=account.id)) for each in event.repositories or ()]
+    added = [Connect(replace(_known(each), owner_id=account.id)) for each in event.repositories_added or ()]
     removed = [_known(each) for each in event.repositories_removed or ()]
-    return [*added, *(Disconnect(each.owner, each.name) for each in removed)]
+    return [*added, *(Disconnect(each.owner, each.name, each.id) for each in removed)]
 
 
 def _repository(event: payloads.RepositoryEvent) -> list[Deed]:
@@ -167,7 +181,7 @@ def _repository(event: payloads.RepositoryEvent) -> list[Deed]:
         return []
     repository, changes = _known(event.repository), event.changes
     if event.action == "deleted":
-        return [Disconnect(repository.owner, repository.name)]
+        return [Disconnect(repository.owner, repository.name, repository.id)]
     if event.action == "edited":
         former = changes.former_branch
         if not former or former == repository.branch:
@@ -177,7 +191,7 @@ def _repository(event: payloads.RepositoryEvent) -> list[Deed]:
     name = _checked_name(changes.former_name or repository.name)
     if (owner.lower(), name.lower()) == (repository.owner.lower(), repository.name.lower()):
         return []
-    return [Connect(repository, deploy=True), Disconnect(owner, name)]
+    return [Connect(repository, deploy=True), Disconnect(owner, name, repository.id)]
 
 
 def _check(event: payloads.CheckEvent) -> list[Deed]:
@@ -197,7 +211,8 @@ def _known(repository: payloads.Repository) -> Known:
     if repository.id <= 0:
         raise BadInput("the repository has no number")
     branch = check_branch(repository.default_branch) if repository.default_branch else ""
-    return Known(repository.id, _checked_owner(owner), _checked_name(name), branch)
+    number = repository.owner.id if repository.owner is not None else 0
+    return Known(repository.id, _checked_owner(owner), _checked_name(name), branch, number)
 
 
 def _checked_owner(owner: str) -> str:

@@ -32,11 +32,12 @@ from stoker_builder.pipeline.github.previews import Previews
 from stoker_builder.pipeline.github.reporting import Reporting
 from stoker_builder.pipeline.github.webhook import Webhook
 from stoker_builder.pipeline.memory import UNKNOWN, Connected, ForgeMemory
+from stoker_builder.pipeline.owners import Owners
 from stoker_builder.pipeline.runs import Runs
 from stoker_builder.pipeline.store import RunStore
 from stoker_sdk.errors import Conflict, StokerError, Unavailable
 from stoker_sdk.ids import UserIds
-from stoker_sdk.runs import GONE, Push, Run
+from stoker_sdk.runs import GONE, OWNER_ID, Push, Run, account_of
 
 log = logging.getLogger("stoker.pipeline")
 
@@ -61,6 +62,7 @@ class GitHubForge:
         executor: Executor,
         ids: UserIds | None,
         log_url: Callable[[int], str],
+        owners: Owners,
         *,
         fork_previews: bool,
     ) -> None:
@@ -68,6 +70,7 @@ class GitHubForge:
         self._memory = ForgeMemory(store, FORGE)
         self._executor = executor
         self._ids = ids
+        self._owners = owners
         self._fork_previews = fork_previews
         self._api = GitHubApi(lambda: connections.current)
         self._webhook = Webhook(connections, self.take)
@@ -107,6 +110,7 @@ class GitHubForge:
         same_name = str(repository["full_name"]).lower() == f"{push.owner}/{push.repository}".lower()
         if not same_name or str(repository["id"]) != push.details.get(ID, str(repository["id"])):
             return GONE  # renamed, or another one under its name
+        await self._owners.take(FORGE, push.owner, int(repository["owner"]["id"]))
         if push.pull:
             return await self._head_of_pull(push)
         if push.branch != repository["default_branch"]:
@@ -138,6 +142,10 @@ class GitHubForge:
         url = f"{connection.web_url}/{push.owner}/{push.repository}.git"
         user = self._ids.id_for(f"git:github/{push.owner.lower()}") if self._ids else None
         return Remote(url, urlsplit(url).scheme, authorization, user)
+
+    async def account(self, push: Push) -> str:
+        number = int(push.details.get(OWNER_ID, "0"))
+        return account_of(FORGE, number) if number else await self._owners.account(push.owner)
 
     async def report(self, run: Run) -> None:
         await self._reporting.report(run, self.runs)
@@ -171,8 +179,8 @@ class GitHubForge:
                 return await self._accept(push)
             case Connect(repository, deploy):
                 return await self._connect(repository, deploy=deploy)
-            case Disconnect(owner, name):
-                return await self._disconnect(owner, name)
+            case Disconnect():
+                return await self._disconnect(deed)
             case LeaveBranch(repository, branch):
                 return await self._leave_branch(repository, branch)
             case Rerun(owner, name, sha):
@@ -182,28 +190,30 @@ class GitHubForge:
         if push.sha != GONE and not self._connections.allows(push.owner):
             log.info("a push to %s/%s starts nothing: its owner is not on the list", push.owner, push.repository)
             return f"{push.owner} is not on this platform's list of owners: nothing is done"
+        number = int(push.details.get(OWNER_ID, "0"))
+        if push.sha == GONE and number and await self._owners.is_anothers(FORGE, push.owner, number):
+            return f"the name {push.owner} belongs to another account on this platform: nothing is done"
         if push.pull and push.sha == GONE and not any(run.push.place == push.place for run in self.runs.all()):
             return "the pull request had no preview"
         self._executor.prepare()
         run = await self.runs.accept(push, at_head=at_head)
         if push.default:
-            await self._note(Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha))
+            known = Known(int(push.details[ID]), push.owner, push.repository, push.branch, number)
+            await self._note(_connected(known, push.sha))
         return f"run {run.id}"
 
     async def _note(self, now: Connected) -> None:
         """Remember the repository; what it has under an earlier name goes."""
         before = await self._memory.by_id(now.id)
         if before is not None and not before.gone and before.names != now.names:
-            await self._disconnect(before.owner, before.name)
+            await self._disconnect(Disconnect(before.owner, before.name, before.id))
         await self._memory.note(now)
 
     async def head_moved(self, repository: Connected, branch: str, head: str) -> None:
         """The branch is at a commit that we have not heard of."""
         if not self._connections.allows(repository.owner):
             return
-        push = Push(
-            FORGE, repository.owner, repository.name, branch, head, details={ID: str(repository.id)}, by="", subject=""
-        )
+        push = Push(FORGE, repository.owner, repository.name, branch, head, details=_details(repository))
         log.info("%s/%s is at %s: no webhook said so", repository.owner, repository.name, head[:7])
         await self._accept(push, at_head=True)
 
@@ -212,33 +222,40 @@ class GitHubForge:
         if not self._connections.allows(repository.owner):
             return f"{repository.owner} is not on this platform's list of owners: nothing is done"
         sha = "" if deploy else UNKNOWN
-        await self._note(Connected(repository.id, repository.owner, repository.name, repository.branch, sha))
+        await self._note(_connected(repository, sha))
         self._missed.hurry(repository.id)
         return f"{named} is connected"
 
-    async def _disconnect(self, owner: str, name: str) -> str:
+    async def _disconnect(self, what: Disconnect) -> str:
         """Whatever is live of these repositories goes."""
+        owner, name = what.owner, what.name
+        if what.owner_id and await self._owners.is_anothers(FORGE, owner, what.owner_id):
+            return f"the name {owner} belongs to another account on this platform: nothing is done"
         latest: dict[Place, Run] = {}
         for run in sorted(self.runs.all(), key=lambda run: run.id):
             push = run.push
-            if push.forge == FORGE and _is_of(push.owner, push.repository, owner, name):
+            if push.forge != FORGE or not _is_of(push.owner, push.repository, owner, name):
+                continue
+            if what.id in (0, int(push.details[ID])):
                 latest[push.place] = run
         places: dict[Place, Push] = {place: run.push for place, run in latest.items() if run.push.sha != GONE}
-        for each in await self._memory.repositories():
-            if not _is_of(each.owner, each.name, owner, name):
-                continue
+        known = [
+            each
+            for each in await self._memory.repositories()
+            if _is_of(each.owner, each.name, owner, name) and what.id in (0, each.id)
+        ]
+        for each in known:
             if each.branch and each.sha not in (UNKNOWN, GONE):
-                push = Push(FORGE, each.owner, each.name, each.branch, each.sha, details={ID: str(each.id)})
+                push = Push(FORGE, each.owner, each.name, each.branch, each.sha, details=_details(each))
                 places.setdefault(push.place, push)
         for push in places.values():
             await self.runs.accept(_gone(push))
-        for each in await self._memory.repositories():
-            if _is_of(each.owner, each.name, owner, name):
-                await self._memory.note(Connected(each.id, each.owner, each.name, gone=True))
+        for each in known:
+            await self._memory.note(Connected(each.id, each.owner, each.name, gone=True))
         return f"{owner}/{name or '*'}: {len(places)} places are removed"
 
     async def _leave_branch(self, repository: Known, branch: str) -> str:
-        push = Push(FORGE, repository.owner, repository.name, branch, GONE, details={ID: str(repository.id)})
+        push = Push(FORGE, repository.owner, repository.name, branch, GONE, details=repository.details)
         if not any(run.push.place == push.place for run in self.runs.all()):
             return f"nothing is live of {branch}"
         return f"run {(await self.runs.accept(push)).id}"
@@ -256,6 +273,16 @@ class GitHubForge:
             return f"run {(await self.runs.retry(found[0].id)).id}"
         except Conflict as error:
             return str(error)
+
+
+def _connected(repository: Known, sha: str) -> Connected:
+    return Connected(
+        repository.id, repository.owner, repository.name, repository.branch, sha, owner_id=repository.owner_id
+    )
+
+
+def _details(repository: Connected) -> dict[str, str]:
+    return Known(repository.id, repository.owner, repository.name, owner_id=repository.owner_id).details
 
 
 def _gone(push: Push) -> Push:

@@ -118,7 +118,7 @@ class Missed:
             log.debug("%s/%s cannot be seen: %s", repository.owner, repository.name, error)
             return
         if repository.sha == UNKNOWN:
-            await self._memory.note(Connected(repository.id, repository.owner, repository.name, branch, head))
+            await self._memory.note(msgspec.structs.replace(repository, branch=branch, sha=head))
         elif head and head != repository.sha:
             await self._head_moved(repository, branch, head)
 

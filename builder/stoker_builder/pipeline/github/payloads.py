@@ -7,6 +7,7 @@ import msgspec
 
 class Owner(msgspec.Struct, frozen=True):
     login: str
+    id: int = 0
 
 
 class Repository(msgspec.Struct, frozen=True):

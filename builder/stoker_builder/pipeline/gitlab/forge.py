@@ -22,6 +22,7 @@ from stoker_builder.pipeline.gitlab.api import GitLabApi, Refused
 from stoker_builder.pipeline.gitlab.connection import Connection, GitLabSettings, read_connection
 from stoker_builder.pipeline.gitlab.events import FORGE, ID, read_push, split_project
 from stoker_builder.pipeline.memory import Connected, ForgeMemory
+from stoker_builder.pipeline.owners import Owners
 from stoker_builder.pipeline.reports import (
     FAILURE,
     PENDING,
@@ -62,12 +63,14 @@ class GitLabForge:
         executor: Executor,
         ids: UserIds | None,
         log_url: Callable[[int], str],
+        owners: Owners,
     ) -> None:
         self._settings = settings
         self._memory = ForgeMemory(store, FORGE)
         self._executor = executor
         self._ids = ids
         self._log_url = log_url
+        self._owners = owners
         self._api = GitLabApi(self._connection)
         self._told: dict[int, dict[str, str]] = {}
         self.runs: Runs
@@ -93,6 +96,7 @@ class GitLabForge:
                 return GONE
             if branch != project["default_branch"]:
                 return GONE
+            await self._owners.take(FORGE, owner, int(project["namespace"]["id"]))
             found = await self._api.project(id, "GET", f"/repository/branches/{quote(branch, safe='')}")
         except Refused as error:
             if error.gitlab_status == 404:
@@ -108,6 +112,9 @@ class GitLabForge:
         token = base64.b64encode(f"oauth2:{connection.token}".encode()).decode()
         user = self._ids.id_for(f"git:gitlab/{push.owner.lower()}") if self._ids else None
         return Remote(url, urlsplit(url).scheme, f"Basic {token}", user)
+
+    async def account(self, push: Push) -> str:
+        return await self._owners.account(push.owner)
 
     async def report(self, run: Run) -> None:
         push = run.push

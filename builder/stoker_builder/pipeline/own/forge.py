@@ -77,6 +77,9 @@ class OwnForge:
         repository = self._of(push)
         return Remote(f"file://{repository.path}", "file", user=repository.user)
 
+    async def account(self, push: Push) -> str:
+        return ""  # the platform's administrator pushes here, for whomever
+
     async def report(self, run: Run) -> None:
         """Whoever pushed sees it; nobody else waits for it."""
 

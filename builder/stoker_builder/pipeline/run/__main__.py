@@ -61,7 +61,7 @@ def _run(job: Job, teller: Teller) -> tuple[str, str]:
     if push.sha == GONE:
         if stop := teller.may_deploy():
             return SUPERSEDED, stop
-        remove_all(push, gateway, teller)
+        remove_all(job.run, gateway, teller)
         return SUCCEEDED, ""
     with staging_folder(Path(job.folder)) as staging:
         folder = staging / "source"
@@ -73,7 +73,7 @@ def _run(job: Job, teller: Teller) -> tuple[str, str]:
         for note in manifest.notes:
             teller.log(note)
         try:
-            deploy_all(manifest, push, gateway, teller, url=job.public_url, seconds=job.ready_seconds)
+            deploy_all(manifest, job.run, gateway, teller, url=job.public_url, seconds=job.ready_seconds)
         except Superseded as stop:
             return SUPERSEDED, str(stop)
     failed = teller.has_failed()

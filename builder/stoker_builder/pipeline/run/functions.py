@@ -31,7 +31,7 @@ from stoker_sdk import __version__
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.origin import ORIGIN_ANNOTATIONS, origin_of
-from stoker_sdk.runs import PLACE, RUN, SHA, FunctionResult, Push
+from stoker_sdk.runs import ACCOUNT, PLACE, RUN, SHA, FunctionResult, Push, Run
 
 _COMPARED_WITHOUT: Final = (SHA, RUN)
 _SHA_LABEL: Final = "com.openfaas.cloud.git-sha"
@@ -39,30 +39,30 @@ _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)|^--- FAIL: (\S+)|^not
 _CHUNK: Final = 1 << 20
 
 
-def deploy_all(manifest: Manifest, push: Push, gateway: Gateway, teller: Teller, *, url: str, seconds: float) -> None:
+def deploy_all(manifest: Manifest, run: Run, gateway: Gateway, teller: Teller, *, url: str, seconds: float) -> None:
     """Bring the platform to what the manifest says. Failures are in the teller's results. `url` is the public address,
     `seconds` how long a function may take to get ready. Raises `Superseded`.
     """
     teller.expect([FunctionResult(each.name, each.origin.name) for each in manifest.functions])
     deployed = {status.name: status for status in gateway.functions()}
-    work = _Work(push, gateway, teller, url, seconds)
-    functions = [each for each in manifest.functions if not (push.pull and work.is_live_already(each, deployed))]
+    work = _Work(run, gateway, teller, url, seconds)
+    functions = [each for each in manifest.functions if not (run.push.pull and work.is_live_already(each, deployed))]
     for wanted in functions:
         work.bring(wanted, deployed.get(wanted.origin.name))
     if teller.has_failed():
         return
     kept = {wanted.origin.name for wanted in functions}
-    left = [status for status in deployed.values() if status.name not in kept and is_of(status, push)]
+    left = [status for status in deployed.values() if status.name not in kept and is_of(status, run)]
     if left:
         work.ask_leave()
     for status in left:
         remove(status, gateway, teller)
 
 
-def remove_all(push: Push, gateway: Gateway, teller: Teller) -> None:
+def remove_all(run: Run, gateway: Gateway, teller: Teller) -> None:
     """The branch or repository is gone, and so are its functions."""
     for status in gateway.functions():
-        if is_of(status, push):
+        if is_of(status, run):
             remove(status, gateway, teller)
 
 
@@ -74,9 +74,13 @@ def remove(status: FunctionStatus, gateway: Gateway, teller: Teller) -> None:
     teller.log("removed: it is not in the stack any more", name)
 
 
-def is_of(status: FunctionStatus, push: Push) -> bool:
-    """Whether the function came from this branch (or pull request) of this repository."""
-    return _owner_of(status) == (push.owner.lower(), push.repository.lower(), push.pull, place_mark(push))
+def is_of(status: FunctionStatus, run: Run) -> bool:
+    """Whether the function came from the run's branch (or pull request) of its repository, and from no other account
+    that had the owner's name before.
+    """
+    push, account = run.push, (status.annotations or {}).get(ACCOUNT, "")
+    here = push.owner.lower(), push.repository.lower(), push.pull, place_mark(push)
+    return _owner_of(status) == here and (account == run.account or not (account and run.account))
 
 
 def _owner_of(status: FunctionStatus) -> tuple[str, str, int, str] | None:
@@ -95,8 +99,9 @@ class Superseded(Exception):
 class _Work:
     """One function after the other, for one run."""
 
-    def __init__(self, push: Push, gateway: Gateway, teller: Teller, url: str, seconds: float) -> None:
-        self._push = push
+    def __init__(self, run: Run, gateway: Gateway, teller: Teller, url: str, seconds: float) -> None:
+        self._run = run
+        self._push = run.push
         self._gateway = gateway
         self._teller = teller
         self._url = url
@@ -137,10 +142,12 @@ class _Work:
             self._fail(name, error)
 
     def _check_ours(self, status: FunctionStatus | None) -> None:
-        if status is None or is_of(status, self._push):
+        if status is None or is_of(status, self._run):
             return
         origin = _owner_of(status)
         whose = f"belongs to {origin[0]}/{origin[1]} {origin[3]}" if origin else "was not deployed by a push"
+        if account := (status.annotations or {}).get(ACCOUNT, ""):
+            whose += f" of the account {account}"
         raise Conflict(
             f"function {status.name!r} {whose}, and is left alone: remove it (`stoker remove {status.name}`), "
             "or rename this one"
@@ -237,7 +244,7 @@ def _settings_of(status: FunctionStatus, push: Push) -> list[object]:
     """What a pull request may change beside the source. Of a fork, secrets are not looked at."""
     labels = {key: text for key, text in (status.labels or {}).items() if not key.startswith(LABELS_OF_GIT)}
     annotations = _without(
-        status.annotations, (*ORIGIN_ANNOTATIONS, *_COMPARED_WITHOUT, *NOT_IN_PREVIEWS, PLACE, SOURCE)
+        status.annotations, (*ORIGIN_ANNOTATIONS, *_COMPARED_WITHOUT, *NOT_IN_PREVIEWS, PLACE, ACCOUNT, SOURCE)
     )
     secrets = [] if push.is_strangers else sorted(status.secrets or [])
     limits = [status.limits, status.requests, status.read_only_root_filesystem]

@@ -26,7 +26,7 @@ from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
 from stoker_sdk.names import check_label
 from stoker_sdk.origin import Origin, check_origin
 from stoker_sdk.paths import inside
-from stoker_sdk.runs import PLACE, RUN, SHA, Push, Run
+from stoker_sdk.runs import ACCOUNT, PLACE, RUN, SHA, Push, Run
 from stoker_sdk.sealing import purpose_of, unseal
 from stoker_sdk.settings import SETTINGS
 from stoker_sdk.stack import Stack, StackFunction, parse_stack
@@ -179,10 +179,8 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], s
         namespace="",
         fprocess="",
         constraints=(),
-        labels=labels | _labels(run.push),
-        annotations=annotations
-        | origin.annotations
-        | {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)},
+        labels=labels | _labels(run),
+        annotations=annotations | origin.annotations | _marks(run),
     )
     spec = msgspec.structs.replace(function_spec(honoured, Overrides(image=_LATER)), service=origin.name)
     if run.push.pull and any(key in (spec.annotations or {}) for key in NOT_IN_PREVIEWS):
@@ -209,7 +207,9 @@ def _honoured(
 
 
 def _marks(run: Run) -> dict[str, str]:
-    return {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)}
+    """Annotations that say which push the function came by, and whose that was."""
+    marks = {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)}
+    return marks | ({ACCOUNT: run.account} if run.account else {})
 
 
 def _check_template(where: str, lang: str) -> None:
@@ -257,10 +257,13 @@ def _check_secrets(where: str, names: Iterable[str], owner: str) -> None:
             )
 
 
-def _labels(push: Push) -> dict[str, str]:
+def _labels(run: Run) -> dict[str, str]:
     """Those by which tools of OpenFaaS Cloud know a function of git; what is no label's value is left out."""
+    push = run.push
     values = {"git-cloud": "1", "git-owner": push.owner, "git-repo": push.repository, "git-sha": push.sha}
     values |= {"git-branch": push.branch, "git-scm": push.forge}
+    if run.account:
+        values["git-owner-id"] = run.account.rpartition(" ")[2]
     labels = {}
     for key, value in values.items():
         try:
