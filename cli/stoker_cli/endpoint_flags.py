@@ -53,7 +53,13 @@ _OPTIONS = (
         default="",
         help="Owners' functions are at https://OWNER.DOMAIN/FUNCTION; PORT is the one that clients use, if another.",
     ),
-    click.option("--route-host", "route_hosts", multiple=True, help="A host that `routes` may name [any]."),
+    click.option(
+        "--route-host",
+        "route_hosts",
+        multiple=True,
+        metavar="[OWNER=]HOST",
+        help="A host that `routes` may name, of one owner or of all [any by password, none by a push to a forge].",
+    ),
     click.option(
         "--inside",
         multiple=True,
@@ -82,6 +88,7 @@ def read_endpoint_options(values: Mapping[str, Any], names: tuple[str, ...]) -> 
     """Raises `BadUsage`."""
     from stoker_gateway.rates import parse_rate, read_rates
     from stoker_sdk.addresses import check_host
+    from stoker_sdk.origin import check_origin
 
     domain, port = _domain(values["domain"])
     certificate, key = values["tls_certificate"], values["tls_key"]
@@ -89,8 +96,11 @@ def read_endpoint_options(values: Mapping[str, Any], names: tuple[str, ...]) -> 
         raise BadUsage("--tls-certificate and --tls-key go together: give both or neither")
     rates_file: Path | None = values["owner_rates"]
     try:
-        for host in values["route_hosts"]:
+        for given in values["route_hosts"]:
+            owner, equals, host = given.rpartition("=")
             check_host(host)
+            if equals:
+                check_origin(owner, "any", "any")
         rate = parse_rate(values["owner_rate"])
         if rates_file is not None:
             read_rates(rates_file, rate)

@@ -21,6 +21,7 @@ from stoker_sdk.addresses import MAX_ROUTES, AskedRoute, check_route
 from stoker_sdk.errors import BadInput, Conflict
 from stoker_sdk.names import key_from_route
 from stoker_sdk.origin import FUNCTION, OWNER, REPOSITORY, origin_of
+from stoker_sdk.runs import ACCOUNT
 
 HTTPS_PORT: Final = 443
 _CLUSTER: Final = (".svc", ".cluster.local", ".internal", ".localhost")
@@ -32,7 +33,8 @@ class HostPolicy:
     """Which hosts there are. `domain` is empty where owners have none; `port` is the one that clients use.
 
     `own_hosts` are the gateway's, which no function gets; `route_hosts` are the hosts (`*.` for one label) that
-    `routes` may name, any that is not ours when empty.
+    `routes` may name, as `HOST` for everybody and `OWNER=HOST` for one. When it is empty, who has the platform's
+    password may name any, and who pushes to a forge none: the first who asked would have it.
     """
 
     domain: str = ""
@@ -62,12 +64,20 @@ def endpoints_of(key: str, annotations: Mapping[str, str], policy: HostPolicy) -
         raise BadInput(f"owner {annotations[OWNER][:80]!r} cannot have the host {host}: it is the gateway's own")
     found = [Endpoint(host, path, strips=True)] if host else []
     # Without a domain nobody has a host of his own: what is below it is for another platform, and does no harm here.
-    found += [_endpoint(route, host, policy) for route in routes if route.host or policy.domain]
+    asker = _Asker(annotations.get(OWNER, "").lower(), ACCOUNT in annotations)
+    found += [_endpoint(route, host, policy, asker) for route in routes if route.host or policy.domain]
     places = [(endpoint.host, endpoint.path) for endpoint in found]
     for endpoint, place in zip(found, places, strict=True):
         if places.count(place) > 1:
             raise BadInput(f"the function asks for {endpoint} twice: leave one out")
     return found
+
+
+class _Asker(NamedTuple):
+    """Who asks for a host: the owner, and whether only a forge has vouched for that one."""
+
+    owner: str
+    is_by_forge: bool
 
 
 def _own_place(key: str, annotations: Mapping[str, str]) -> tuple[str, str]:
@@ -91,16 +101,16 @@ def _asked_routes(annotations: Mapping[str, str]) -> list[AskedRoute]:
     return routes
 
 
-def _endpoint(route: AskedRoute, own_host: str, policy: HostPolicy) -> Endpoint:
+def _endpoint(route: AskedRoute, own_host: str, policy: HostPolicy, asker: _Asker) -> Endpoint:
     path = route.path.rstrip("/")
     if not route.host and not own_host:
         raise BadInput(f"route {route.path[:80]!r} names no host, and the function has none of its own: name one")
     if route.host:
-        _check_host(route.host, own_host, policy)
+        _check_host(route.host, own_host, policy, asker)
     return Endpoint(route.host or own_host, path, list(route.methods))
 
 
-def _check_host(host: str, own_host: str, policy: HostPolicy) -> None:
+def _check_host(host: str, own_host: str, policy: HostPolicy, asker: _Asker) -> None:
     """A host that `routes` name must not be one by which the gateway, its owners or the cluster are called."""
     name = host.removeprefix("*.")
     if policy.domain and (name == policy.domain or policy.is_ours(name) or _covers(host, policy.domain)):
@@ -111,8 +121,21 @@ def _check_host(host: str, own_host: str, policy: HostPolicy) -> None:
         raise BadInput(f"host {host!r} cannot be a public one: name one that clients find by DNS")
     if any(own == host or _covers(host, own) for own in policy.own_hosts):
         raise BadInput(f"host {host!r} is the gateway's own: name another")
-    if policy.route_hosts and not any(host == one or _covers(one, host) for one in policy.route_hosts):
-        raise BadInput(f"host {host!r} is not among those that routes may name here: {', '.join(policy.route_hosts)}")
+    if not _may_name(host, policy, asker):
+        whom = f"{asker.owner}={host}" if asker.owner else host
+        raise BadInput(
+            f"host {host!r} is not among those that these routes may name: whoever runs the platform gives it by "
+            f"`stoker serve --route-host {whom}`"
+        )
+
+
+def _may_name(host: str, policy: HostPolicy, asker: _Asker) -> bool:
+    """What is given to single owners is nobody else's, also not by a wildcard."""
+    given = [each.rpartition("=")[::2] for each in policy.route_hosts]
+    found = [(owner.lower(), one) for owner, one in given if host == one or _covers(one, host) or _covers(host, one)]
+    if owners := {owner for owner, _ in found if owner}:
+        return asker.owner in owners
+    return any(host == one or _covers(one, host) for _, one in found) or not (given or asker.is_by_forge)
 
 
 def _covers(pattern: str, host: str) -> bool:

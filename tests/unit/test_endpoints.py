@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import permutations
 
 import pytest
@@ -119,8 +120,43 @@ def test_the_operator_may_say_which_hosts_routes_may_name() -> None:
     policy = HostPolicy("faas.example.org", route_hosts=("api.example.com", "*.customers.net"))
     for host in ("api.example.com", "a.customers.net"):
         assert endpoints_of(key("f"), routed((host, "/")), policy)
-    with pytest.raises(BadInput, match="not among those that routes may name"):
+    with pytest.raises(BadInput, match="not among those that these routes may name"):
         endpoints_of(key("f"), routed(("a.b.customers.net", "/")), policy)
+
+
+def test_a_host_may_be_given_to_one_owner() -> None:
+    policy = HostPolicy("faas.example.org", route_hosts=("Alice=shop.example.com", "*.example.com", "bob=bob.net"))
+    for owner, host, has in (
+        ("alice", "shop.example.com", True),
+        ("alice", "api.example.com", True),
+        ("bob", "api.example.com", True),
+        ("bob", "bob.net", True),
+        ("bob", "shop.example.com", False),
+        ("bob", "*.example.com", False),  # the shop is among these
+        ("alice", "bob.net", False),
+        ("carol", "elsewhere.org", False),
+    ):
+        asked = owned(owner, (host, "/"))
+        if has:
+            assert endpoints_of(key("f"), asked, policy)[1].host == host
+            continue
+        with pytest.raises(BadInput, match=re.escape(f"--route-host {owner}={host}`")):
+            endpoints_of(key("f"), asked, policy)
+    with pytest.raises(BadInput):
+        endpoints_of(key("f"), routed(("shop.example.com", "/")), policy)
+
+
+def test_who_pushes_to_a_forge_has_the_hosts_that_were_given_and_no_others() -> None:
+    asked = owned("alice", ("shop.example.com", "/")) | {"stoker.dev/account": "github 1"}
+    with pytest.raises(BadInput, match="--route-host alice=shop"):
+        endpoints_of(key("f"), asked, POLICY)
+    given = HostPolicy("faas.example.org", route_hosts=("alice=shop.example.com",))
+    assert [each.host for each in endpoints_of(key("f"), asked, given)] == [
+        "alice.faas.example.org",
+        "shop.example.com",
+    ]
+    own = owned("alice", ("", "/v1")) | {"stoker.dev/account": "github 1"}
+    assert len(endpoints_of(key("f"), own, POLICY)) == 2  # paths of the own host need nobody's leave
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"host": 1}]', json.dumps([{"path": "/a"}] * 101)])
@@ -183,6 +219,27 @@ def test_no_host_and_path_ever_has_two_functions(origins: list[tuple[Origin, int
     assert len({(endpoint.host, endpoint.path) for endpoint in held}) == len(held)
     asked = {(origin.host_label, origin.path) for origin, _ in origins}
     assert len(held) == len(asked)  # and whatever is asked for, somebody has
+
+
+ASKED = st.lists(
+    st.tuples(st.sampled_from(["", "api.example.com", "*.example.com"]), st.sampled_from(["", "/", "/a", "/a/", "/b"])),
+    max_size=3,
+).map(lambda routes: [route for route in routes if route != ("", "")])
+
+
+@given(st.lists(st.tuples(ORIGINS, ASKED, st.integers(0, 3)), max_size=6, unique_by=lambda each: each[0]))
+def test_with_routes_too_a_place_has_one_function_and_a_host_one_owner(
+    origins: list[tuple[Origin, list[tuple[str, str]], int]],
+) -> None:
+    table = Endpoints(POLICY)
+    for origin, routes, age in origins:
+        table.put(key(origin.name), origin.annotations | routed(*routes), str(age))
+    places: dict[tuple[str, str], str] = {}
+    owners: dict[str, str] = {}
+    for origin, _, _ in origins:
+        for endpoint in table.held(key(origin.name)):
+            assert places.setdefault((endpoint.host, endpoint.path), origin.name) == origin.name
+            assert owners.setdefault(endpoint.host, origin.owner) == origin.owner
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 2)), max_size=20))
