@@ -1,4 +1,4 @@
-"""A server that signs people in as GitHub does: the web flow of OAuth with PKCE, `/user`, `/user/orgs`.
+"""A server that signs people in as GitHub does: the web flow of OAuth with PKCE, `/user`, and whose members they are.
 
     async with GitHubOAuth("alice", ["Acme"]).running() as github:      # `github.url` is web and API in one
         ...
@@ -33,6 +33,8 @@ class GitHubOAuth:
     url: str = ""
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
+    is_forbidden: bool = False
+    """Whether the App may not read members."""
     asked: list[str] = field(default_factory=list)
     """Paths that came with a good token."""
 
@@ -44,7 +46,7 @@ class GitHubOAuth:
                 web.get("/login/oauth/authorize", self._authorize),
                 web.post("/login/oauth/access_token", self._token),
                 web.get("/user", self._user),
-                web.get("/user/orgs", self._orgs),
+                web.get("/user/memberships/orgs", self._memberships),
             ]
         )
         runner = web.AppRunner(app)
@@ -105,11 +107,17 @@ class GitHubOAuth:
         self._check(request)
         return web.json_response({"login": self.login, "id": 1})
 
-    async def _orgs(self, request: web.Request) -> web.Response:
+    async def _memberships(self, request: web.Request) -> web.Response:
         self._check(request)
+        if self.is_forbidden:
+            raise web.HTTPForbidden(text='{"message": "Resource not accessible by integration"}')
+        assert request.query["state"] == "active"
         page, size = int(request.query["page"]), int(request.query["per_page"])
         return web.json_response(
-            [{"login": name, "id": 2} for name in self.organisations[(page - 1) * size : page * size]]
+            [
+                {"state": "active", "organization": {"login": name, "id": 2}}
+                for name in self.organisations[(page - 1) * size : page * size]
+            ]
         )
 
     def _check(self, request: web.Request) -> None:

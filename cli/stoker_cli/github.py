@@ -25,6 +25,9 @@ def github() -> None:
 
 @github.command("setup", cls=Command)
 @click.option("--url", required=True, metavar="URL", help="Where GitHub reaches this platform: https://HOST[:PORT].")
+@click.option(
+    "--pages-host", default="", metavar="HOST", help="That of `stoker serve`: people sign in to the pages by the App."
+)
 @click.option("--organization", default="", metavar="NAME", help="Make the App there. [default: your account]")
 @click.option("--name", default="", metavar="NAME", help="What the App is called. [default: Stoker at HOST]")
 @click.option("--github-url", default="https://github.com", show_default=True, help="Your GitHub Enterprise Server.")
@@ -36,6 +39,7 @@ def github() -> None:
 def setup(
     surroundings: Surroundings,
     url: str,
+    pages_host: str,
     organization: str,
     name: str,
     github_url: str,
@@ -52,6 +56,7 @@ def setup(
     \b
     stoker github setup --url https://functions.example.org
     stoker github setup --url https://functions.example.org --organization team
+    stoker github setup --url https://functions.example.org --pages-host pages.functions.example.org
     ssh -L 9000:127.0.0.1:9000 HOST stoker github setup --url ... --port 9000 --no-browser
     """
     from stoker_cli.github_setup import AppRequest, SetupPage
@@ -61,7 +66,7 @@ def setup(
     check_key(data)
     if not replace and (app := stored_app(data)) is not None:
         raise Conflict(f"the App {app.slug} is set up already: --replace takes another one in its place")
-    request = AppRequest(url, organization, name, github_url)
+    request = AppRequest(url, organization, name, github_url, pages_host.lower())
     with SetupPage(request, port) as page:
         click.echo(f"Open {page.url} and press the button on GitHub.")
         if not no_browser:

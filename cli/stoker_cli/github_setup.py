@@ -34,6 +34,8 @@ _PERMISSIONS: Final = {
     "statuses": "write",
     "pull_requests": "write",
 }
+_FOR_PAGES: Final = {"members": "read"}
+"""Of organisations: by it GitHub tells which of them somebody who signs in is a member of."""
 _EVENTS: Final = ("push", "pull_request", "repository", "check_run", "check_suite")
 _MAX_NAME: Final = 34
 """Characters that GitHub takes for the name of an App."""
@@ -49,12 +51,15 @@ _PAGE: Final = """<!doctype html>
 
 @dataclass(frozen=True)
 class AppRequest:
-    """What is asked of GitHub: `url` is the platform's, `github_url` GitHub's. Raises `BadUsage`."""
+    """What is asked of GitHub: `url` is the platform's, `github_url` GitHub's; `pages_host` is where people sign in by
+    the App, empty for nowhere. Raises `BadUsage`.
+    """
 
     url: str
     organization: str
     name: str
     github_url: str
+    pages_host: str = ""
 
     def __post_init__(self) -> None:
         for flag, url in (("--url", self.url), ("--github-url", self.github_url)):
@@ -63,6 +68,8 @@ class AppRequest:
                 raise BadUsage(f"{flag} is {url[:100]!r}: write https://HOST")
         if self.organization and not _LOGIN.fullmatch(self.organization):
             raise BadUsage(f"--organization is {self.organization[:60]!r}, which is no name of GitHub's")
+        if self.pages_host and urlsplit(f"//{self.pages_host}").hostname != self.pages_host:
+            raise BadUsage(f"--pages-host is {self.pages_host[:80]!r}: write the host of `stoker serve --pages-host`")
 
     @property
     def api_url(self) -> str:
@@ -82,11 +89,18 @@ class AppRequest:
             "url": base,
             "hook_attributes": {"url": f"{base}/github/webhook", "active": True},
             "redirect_url": redirect_url,
-            "callback_urls": [f"{base}/ui/github/back"],
+            "callback_urls": [self._callback] if self.pages_host else [],
             "public": False,
-            "default_permissions": _PERMISSIONS,
+            "default_permissions": _PERMISSIONS | (_FOR_PAGES if self.pages_host else {}),
             "default_events": list(_EVENTS),
         }
+
+    @property
+    def _callback(self) -> str:
+        """The pages are on the platform's port, like everything of it."""
+        parts = urlsplit(self.url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{self.pages_host}{port}/ui/github/back"
 
 
 class SetupPage:
@@ -148,7 +162,7 @@ class SetupPage:
             _send(asked, 400, "This is not the answer that the command waits for: begin at its page again.")
             return
         try:
-            self._app = exchange(code, self._request.api_url)
+            self._app = exchange(code, self._request)
         except StokerError as error:
             _send(asked, 502, html.escape(str(error)))
             return
@@ -169,11 +183,12 @@ class _Made(msgspec.Struct, frozen=True):
     client_secret: str = ""
 
 
-def exchange(code: str, api_url: str) -> GitHubApp:
+def exchange(code: str, request: AppRequest) -> GitHubApp:
     """The App that a code stands for; GitHub tells it once. Raises `StokerError`."""
     from github import Github, GithubException
     from requests import RequestException
 
+    api_url = request.api_url
     try:
         _, data = Github(base_url=api_url, retry=None, timeout=30, user_agent="stoker").requester.requestJsonAndCheck(
             "POST", f"/app-manifests/{code}/conversions"
@@ -192,6 +207,7 @@ def exchange(code: str, api_url: str) -> GitHubApp:
         made.client_id,
         made.client_secret,
         api_url,
+        request.pages_host,
     )
 
 

@@ -17,7 +17,9 @@ PUBLIC_API: Final = "https://api.github.com"
 
 
 class GitHubApp(msgspec.Struct, frozen=True):
-    """What GitHub tells once, when an App is made. `private_key` is PEM; `slug` its name in URLs."""
+    """What GitHub tells once, when an App is made. `private_key` is PEM; `slug` its name in URLs. `pages_host` is the
+    host of the pages that people may sign in to by it; empty for none.
+    """
 
     id: int
     slug: str
@@ -27,6 +29,7 @@ class GitHubApp(msgspec.Struct, frozen=True):
     client_id: str = ""
     client_secret: str = ""
     api_url: str = PUBLIC_API
+    pages_host: str = ""
 
     def __repr__(self) -> str:
         return f"GitHubApp({self.id}, {self.slug!r})"

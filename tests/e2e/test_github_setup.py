@@ -60,7 +60,8 @@ def stoker(platform: Platform, *arguments: str) -> subprocess.Popen[str]:
 
 def test_one_click_connects_a_running_platform(github: GitHubServer, own_platform: Platform) -> None:
     assert own_platform.request("POST", "/github/webhook", b"{}").status == 404
-    command = stoker(own_platform, "setup", "--url", URL, "--github-url", github.url, "--no-browser")
+    more = ("--pages-host", "pages.example.org", "--no-browser")
+    command = stoker(own_platform, "setup", "--url", URL, "--github-url", github.url, *more)
     assert command.stdout is not None
     page = command.stdout.readline().split()[1]
     _, text, _ = visit(page)
@@ -75,6 +76,8 @@ def test_one_click_connects_a_running_platform(github: GitHubServer, own_platfor
     said, _ = command.communicate(timeout=30)
     assert command.returncode == 0 and "The App stoker-test is set up." in said
     assert github.made[0]["hook_attributes"]["url"] == f"{URL}/github/webhook"
+    assert github.made[0]["callback_urls"] == ["https://pages.example.org/ui/github/back"]
+    assert github.made[0]["default_permissions"]["members"] == "read"
     assert github.made[0]["public"] is False
     assert "administration" not in json.dumps(github.made[0])
 

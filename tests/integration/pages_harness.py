@@ -170,8 +170,7 @@ class Pages:
 async def running_pages(
     folder: Path, *, has_git: bool = True, host: str = "", gateway: str = "", public_badges: bool = False
 ) -> AsyncIterator[Pages]:
-    pipeline, secret = Pipeline(), folder / "oauth-secret"
-    secret.write_text(CLIENT_SECRET + "\n")
+    pipeline = Pipeline()
     async with (
         running_control(folder) as control,
         pipeline.running(folder / "pipeline.sock"),
@@ -180,8 +179,9 @@ async def running_pages(
         backend = Backend(str(control.socket), str(folder / "pipeline.sock"), PASSWORD, lambda: has_git)
         config = PagesConfig(BasicAuth("admin", PASSWORD), host, gateway, public_badges)
         sessions = Sessions(PASSWORD, folder / "ended-sessions.json")
-        oauth = GitHub(CLIENT_ID, secret, github.url)
-        runner = web.AppRunner(make_app(config, backend, sessions, Activity(), oauth), handler_cancellation=True)
+        oauth = GitHub(CLIENT_ID, CLIENT_SECRET, github.url)
+        app = make_app(config, backend, sessions, Activity(), lambda: oauth)
+        runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         pages = Pages(f"http://127.0.0.1:{runner.addresses[0][1]}", control, pipeline, github)

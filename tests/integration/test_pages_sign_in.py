@@ -210,10 +210,19 @@ async def test_github_tells_who_somebody_is_and_their_token_is_kept_nowhere(page
     async with await browser.sign_in_with_github("/ui/functions") as response:
         assert (response.status, response.headers["Location"]) == (303, "/ui/functions")
         assert pages.github.tokens.pop() not in str(response.headers)
-    assert pages.github.asked == ["/user", "/user/orgs", "/user/orgs"]
+    assert pages.github.asked == ["/user", "/user/memberships/orgs", "/user/memberships/orgs"]
     assert "Alice" in await browser.text("/ui/owners/alice")
     await browser.text("/ui/owners/org-10")
     await browser.text("/ui/owners/bob", 404)
+
+
+async def test_an_app_that_may_not_read_members_shows_people_their_own(pages: Pages) -> None:
+    pages.github.login, pages.github.is_forbidden = "Alice", True
+    browser = pages.browser()
+    async with await browser.sign_in_with_github() as response:
+        assert response.status == 303
+    await browser.text("/ui/owners/alice")
+    await browser.text("/ui/owners/org-10", 404)
 
 
 async def test_a_sign_in_that_began_elsewhere_is_refused(pages: Pages) -> None:

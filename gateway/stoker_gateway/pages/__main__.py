@@ -29,6 +29,7 @@ from stoker_sdk.activity import Activity, until_idle
 from stoker_sdk.basic_auth import BasicAuth
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
+from stoker_sdk.github_app import stored_app
 from stoker_sdk.processes import die_with_parent, say_ready
 
 log = logging.getLogger("stoker.pages")
@@ -38,7 +39,8 @@ _MAX_HEAD: Final = 64 * 1024
 
 class PagesSettings(msgspec.Struct, frozen=True):
     """What the supervisor tells the pages. `pipeline_socket` is empty where functions cannot come by git, `host` where
-    the pages have none of their own (as `gateway` then), `github_client_id` where nobody signs in with GitHub.
+    the pages have none of their own (as `gateway` then), `github_client_id` where there is no OAuth application of the
+    operator's: then people sign in by the App that `stoker github setup` made for this host, if it did.
     """
 
     data_dir: str
@@ -64,9 +66,8 @@ async def serve(settings: PagesSettings) -> None:
     activity = Activity()
     backend = Backend(settings.control_socket, settings.pipeline_socket, password, data.git.is_dir)
     config = PagesConfig(BasicAuth(ADMIN, password), settings.host, settings.gateway, settings.public_badges)
-    oauth = _github(settings)
     runner = web.AppRunner(
-        make_app(config, backend, Sessions(password, data.ended_sessions), activity, oauth),
+        make_app(config, backend, Sessions(password, data.ended_sessions), activity, lambda: _github(settings, data)),
         access_log=None,
         shutdown_timeout=1.0,
         handler_cancellation=True,
@@ -81,10 +82,20 @@ async def serve(settings: PagesSettings) -> None:
     await backend.close()
 
 
-def _github(settings: PagesSettings) -> GitHub | None:
-    if not settings.github_client_id:
+def _github(settings: PagesSettings, data: DataDir) -> GitHub | None:
+    if settings.github_client_id:
+        secret = Path(settings.github_secret_file).read_text().strip()
+        return GitHub(settings.github_client_id, secret, settings.github_api_url)
+    if not settings.host:
         return None
-    return GitHub(settings.github_client_id, Path(settings.github_secret_file), settings.github_api_url)
+    try:
+        app = stored_app(data)
+    except StokerError as error:
+        log.warning("nobody can sign in with GitHub: %s", error)
+        return None
+    if app is None or app.pages_host != settings.host:
+        return None
+    return GitHub(app.client_id, app.client_secret, app.api_url)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -32,9 +33,13 @@ async def go_to_overview(request: web.Request) -> web.Response:
 
 
 def make_app(
-    config: PagesConfig, backend: Backend, sessions: Sessions, activity: Activity, oauth: github.GitHub | None = None
+    config: PagesConfig,
+    backend: Backend,
+    sessions: Sessions,
+    activity: Activity,
+    oauth: Callable[[], github.GitHub | None] = lambda: None,
 ) -> web.Application:
-    """The caller closes `backend`."""
+    """The caller closes `backend`. `oauth` gives what people sign in with GitHub by, each time that somebody does."""
 
     @web.middleware
     async def count(request: web.Request, handler: Handler) -> web.StreamResponse:

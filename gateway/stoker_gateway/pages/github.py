@@ -9,13 +9,12 @@ import base64
 import hashlib
 import logging
 import secrets
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientResponseError, ClientSession, ClientTimeout, web
 
 from stoker_gateway.pages.keys import GITHUB, SESSIONS
 from stoker_gateway.pages.page import address_of
@@ -33,7 +32,8 @@ _FLOW_SECONDS: Final = 600
 _SECONDS: Final = 10.0
 _SCOPE: Final = "read:org"
 _PAGES: Final = 5
-"""Of a hundred organisations each."""
+"""Of a hundred memberships each."""
+_FORBIDDEN: Final = 403
 _MAX_ANSWER: Final = 1024 * 1024
 
 
@@ -55,12 +55,18 @@ class _Account(msgspec.Struct, frozen=True):
     id: int
 
 
+class _Membership(msgspec.Struct, frozen=True):
+    organization: _Account
+
+
 @dataclass(frozen=True)
 class GitHub:
-    """The OAuth application. `api_url` is `https://api.github.com`, or `https://HOST/api/v3` of an own server."""
+    """The OAuth application, or the App. `api_url` is `https://api.github.com`, or `https://HOST/api/v3` of an own
+    server.
+    """
 
     client_id: str
-    secret_file: Path
+    client_secret: str = field(repr=False)
     api_url: str
 
     @property
@@ -88,7 +94,7 @@ class GitHub:
     async def _token(self, client: ClientSession, code: str, verifier: str, redirect: str) -> str:
         form = {
             "client_id": self.client_id,
-            "client_secret": self.secret_file.read_text().strip(),
+            "client_secret": self.client_secret,
             "code": code,
             "redirect_uri": redirect,
             "code_verifier": verifier,
@@ -104,10 +110,20 @@ class GitHub:
         return answer.access_token
 
     async def _organisations(self, client: ClientSession, token: str) -> list[_Account]:
+        """Those that somebody is a member of; for an App's token, those that it is installed in. (`/user/orgs` would be
+        empty for an App.)
+        """
         found: list[_Account] = []
         for number in range(1, _PAGES + 1):
-            some = await self._get(client, token, f"/user/orgs?per_page=100&page={number}", list[_Account])
-            found += some
+            path = f"/user/memberships/orgs?state=active&per_page=100&page={number}"
+            try:
+                some = await self._get(client, token, path, list[_Membership])
+            except ClientResponseError as error:
+                if error.status != _FORBIDDEN:
+                    raise
+                log.warning("GitHub tells no organisations: the App lacks the permission to read members")
+                return []
+            found += [each.organization for each in some]
             if len(some) < 100:
                 break
         return found
@@ -152,7 +168,7 @@ async def come_back(request: web.Request) -> web.Response:
 
 
 def _configured(request: web.Request) -> GitHub:
-    github = request.app[GITHUB]
+    github = request.app[GITHUB]()
     if github is None:
         raise web.HTTPNotFound
     return github

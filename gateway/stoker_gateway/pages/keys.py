@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class PagesConfig:
 CONFIG: web.AppKey[PagesConfig] = web.AppKey("config", PagesConfig)
 BACKEND: web.AppKey[Backend] = web.AppKey("backend", Backend)
 SESSIONS: web.AppKey[Sessions] = web.AppKey("sessions", Sessions)
-GITHUB: web.AppKey[GitHub | None] = web.AppKey("github")
+GITHUB: web.AppKey[Callable[[], GitHub | None]] = web.AppKey("github")
+"""By what people sign in with GitHub now, or None: it may come while we run."""
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 """Who asks; pages which need nobody to be signed in do not look at it."""

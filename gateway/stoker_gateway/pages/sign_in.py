@@ -72,7 +72,7 @@ def _form(request: web.Request, target: str, problem: str = "", status: int = 20
         problem=problem,
         target=next_page(target),
         sign_in_token=request.app[SESSIONS].token(_purpose(nonce)),
-        has_github=request.app[GITHUB] is not None,
+        has_github=request.app[GITHUB]() is not None,
         is_readable=not is_encrypted(request) and not _LOCAL.fullmatch(_PORT.sub("", request.host)),
     )
     set_cookie(request, response, _NONCE, nonce, _NONCE_SECONDS)
