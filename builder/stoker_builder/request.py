@@ -87,11 +87,15 @@ def built_in_for(template: Template) -> Template | None:
 
 
 def copied_paths(stack: Stack, function: StackFunction) -> dict[str, Path]:
-    """What `configuration.copy` adds to the handler folder: name in it, and path. Raises `BadInput`."""
+    """What `configuration.copy` and the function's own `copy` add to the handler folder: name in it, and path. Raises
+    `BadInput`.
+    """
     part = stack.part_of(function)
+    asked = [(f"configuration.copy[{index}]", name) for index, name in enumerate(part.copy)]
+    asked += [(f"functions.{function.name}.copy[{index}]", name) for index, name in enumerate(function.copy)]
     found: dict[str, Path] = {}
-    for index, name in enumerate(part.copy):
-        what = f"{part.file}: configuration.copy[{index}]"
+    for key, name in asked:
+        what = f"{part.file}: {key}"
         path = inside(part.folder, name, what)
         relative = path.relative_to(part.folder.resolve())
         if relative == Path():

@@ -77,7 +77,7 @@ def _add_extra(tar: tarfile.TarFile, path: Path, name: str) -> None:
         _add_file(tar, path, name)
     twice = [member for member, count in Counter(tar.getnames()).items() if count > 1]
     if twice:
-        raise BadInput(f"{twice[0]} is there twice: in the handler folder, and by the stack's configuration.copy")
+        raise BadInput(f"{twice[0]} is there twice: in the handler folder, and by `copy` in the stack")
 
 
 def _add_tree(tar: tarfile.TarFile, folder: Path, prefix: str) -> None:

@@ -40,6 +40,7 @@ _FUNCTION_KEYS = (
     "build_options",
     "build_secrets",
     "platforms",
+    "copy",
     "scale",
     *SETTINGS,
 )
@@ -50,7 +51,8 @@ class StackFunction:
     """One function of a stack, as written (contract section 9.2). `environment` has the environment files in
     it.
 
-    `settings` are ours (`SETTINGS`), as they travel; `labels` has those that `scale` stands for.
+    `settings` are ours (`SETTINGS`), as they travel; `labels` has those that `scale` stands for. `copy` is ours, too:
+    what this function shares with others, beside what the file's `configuration.copy` gives to all.
     """
 
     name: str
@@ -72,6 +74,7 @@ class StackFunction:
     build_options: tuple[str, ...] = ()
     build_secrets: Mapping[str, str] = field(default_factory=dict)
     platforms: str = ""
+    copy: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -120,6 +123,7 @@ class _Keys:
             build_options=self._texts("build_options"),
             build_secrets=self._map("build_secrets"),
             platforms=self._text("platforms"),
+            copy=self._texts("copy"),
             settings=read_settings(self._values),
         )
 

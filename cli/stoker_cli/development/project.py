@@ -26,9 +26,9 @@ class Project:
         return self.file.parent.resolve()
 
     def trees(self, function: StackFunction) -> tuple[Path, ...]:
-        """The folders (and files: `configuration.copy`) from which a function is built, whether or not they exist."""
+        """The folders (and files: `copy`) from which a function is built, whether or not they exist."""
         handler = (self.folder / function.handler).resolve()
-        copied = ((self.folder / name).resolve() for name in self.stack.copy)
+        copied = ((self.folder / name).resolve() for name in (*self.stack.copy, *function.copy))
         return handler, self.folder / "template" / function.lang, *copied
 
     def secret_files(self, function: StackFunction) -> set[Path]:
