@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from running_platform import Platform, command_line, is_alive, wait_for
+from process_kills import ROLES, kill_while_a_push_goes
+from running_platform import Platform, command_line, wait_for
 from working_copy import WorkingCopy, handler, passing, stack
 
 from stoker_sdk.errors import StokerError
@@ -18,7 +19,6 @@ from stoker_sdk.runs import Run
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("STOKER_GIT_KILLS", "10"))
-ROLES = ("pipeline", "run", "builder", "control", "broker", "fork server", "worker 0")
 
 
 @pytest.mark.timeout(60 + 20 * ROUNDS)
@@ -29,24 +29,26 @@ def test_every_run_ends_in_a_true_verdict(own_platform: Platform, tmp_path: Path
     copy = WorkingCopy(own_platform, tmp_path / "greet", "me/greet")
     copy.commit(**passing("greet", "0 "), stackDOTyml=stack("greet"))
     assert copy.push("-o", "wait").code == 0
-    live = "0 you"
+    live, killed, versions = "0 you", Counter[str](), 1
     for number in range(1, ROUNDS + 1):
         good = chance.random() < 0.75
         sha = _commit(copy, number, good)
         pushing = copy.start("push", copy.url, "main")
-        role = chance.choice(ROLES)
-        time.sleep(chance.random() * 1.2)
-        killed = _kill(own_platform, role)
+        role = ROLES[number % len(ROLES)]
+        was_there = kill_while_a_push_goes(own_platform, role, chance)
+        killed.update([role] * was_there)
         said, _ = pushing.communicate(timeout=60)
-        print(f"round {number}: {role} {'killed' if killed else 'was not there'}\n{said}")
+        print(f"round {number}: {role} {'killed' if was_there else 'was not there'}\n{said}")
         own_platform.wait_until_it_answers()
         run = _ended(copy, sha)
         assert run.state == ("succeeded" if good else "failed"), run
-        live = f"{number} you" if good else live
+        live, versions = (f"{number} you", versions + 1) if good else (live, versions)
         if not good:
             assert run.functions[0].test == "handler_test.py::test_it_answers"
         assert copy.answer("greet") == live
-    _nothing_is_left(copy)
+    print(f"killed: {dict(killed)}")
+    assert 3 * len(ROLES) > ROUNDS or set(killed) == set(ROLES)
+    _nothing_is_left(copy, versions)
 
 
 def _commit(copy: WorkingCopy, number: int, good: bool) -> str:
@@ -54,26 +56,6 @@ def _commit(copy: WorkingCopy, number: int, good: bool) -> str:
     if not good:
         files["greet__handlerDOTpy"] = handler(f"{number} broken ")
     return copy.commit(**files)
-
-
-def _kill(platform: Platform, role: str) -> bool:
-    """Whether there was such a process."""
-    pid = _pid(platform, role)
-    if not pid:
-        return False
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    wait_for(lambda: not is_alive(pid), f"the end of {role}")
-    return True
-
-
-def _pid(platform: Platform, role: str) -> int:
-    modules = {"run": "stoker_builder.pipeline.run", "builder": "stoker_builder"}
-    if role in modules:
-        return next((pid for pid in platform.processes() if modules[role] in command_line(pid)), 0)
-    return platform.pids().get(role, 0)
 
 
 def _ended(copy: WorkingCopy, sha: str) -> Run:
@@ -95,12 +77,17 @@ def _ended(copy: WorkingCopy, sha: str) -> Run:
     return wait_for(newest, f"the end of the run of {sha}", 60)
 
 
-def _nothing_is_left(copy: WorkingCopy) -> None:
+def _nothing_is_left(copy: WorkingCopy, versions: int) -> None:
     platform = copy.platform
     assert not [run for run in copy.runs() if run.is_open]
     condition = platform.condition(copy.service("greet"))
     assert condition.state == "ready" and len(platform.replicas(copy.service("greet"))) == 1
     for folder in (platform.data.builds, platform.data.git / "checkouts"):
-        assert not list(folder.glob("run-*")), folder
+        assert not list(folder.glob("*run-*")), folder
+    # One artefact for each version that passed its tests, whole, and none of the others.
+    manifests = [path / "artefact.json" for path in platform.data.artefacts.iterdir()]
+    assert len(manifests) == versions and all(path.is_file() for path in manifests)
+    serving = [each for each in platform.client.revisions(copy.service("greet")) if each.serving]
+    assert len(serving) == 1
     left = [command_line(pid) for pid in platform.processes()]
     assert not [line for line in left if "git" in line[0] or "stoker_builder.pipeline.run" in line]

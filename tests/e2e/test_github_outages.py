@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from github_runs import answer, ended, runs_of
 from github_server import GitHubServer, Repository
+from process_kills import ROLES, kill_while_a_push_goes
 from running_platform import Platform, wait_for
 from working_copy import handler, passing, stack
 
@@ -136,14 +137,16 @@ def test_kills_at_random_moments_leave_a_true_verdict_below_each_commit(
     seed = random.randrange(10**6)
     print(f"the moments are those of seed {seed}")
     moments, commits = random.Random(seed), []
-    for number in range(6):
+    roles = [*ROLES, "pipeline"] if way == "app" else ["pipeline"] * 5
+    moments.shuffle(roles)
+    for number, role in enumerate(roles):
         commits.append(repository.commit(**passing("greet", f"{number} "), stackDOTyml=stack("greet")))
         github.push(platform, repository)  # it may be lost, too: then GitHub knows that it was not delivered
-        time.sleep(moments.uniform(0.0, 3.0))
-        platform.kill("pipeline")
+        print(role, kill_while_a_push_goes(platform, role, moments))
+        platform.wait_until_it_answers()
     wait_for(lambda: _verdicts(github, commits[-1]) == {"success"}, "the verdict on the last commit", 100)
     wait_for(lambda: not any(run.is_open for run in runs_of(platform, repository)), "the end of all runs", 60)
-    assert answer(platform, repository) == "5 you"
+    assert answer(platform, repository) == f"{len(roles) - 1} you"
     known = {run.push.sha for run in runs_of(platform, repository)}
     for sha in known:
         ends = {"success", "skipped", "error"}
