@@ -20,7 +20,7 @@ from stoker_cli.options import Target, json_option, target_options
 from stoker_cli.output import print_json
 from stoker_cli.runs import split_repository
 from stoker_cli.surroundings import Surroundings
-from stoker_sdk.errors import StokerError, Unauthorized
+from stoker_sdk.errors import Conflict, NotFound, StokerError, Unauthorized
 from stoker_sdk.gateway_address import is_loopback
 
 _NOT_ALLOWED = re.compile(r"[^a-z0-9-]+")
@@ -51,11 +51,11 @@ def add(surroundings: Surroundings, target: Target, repository: str | None, name
     stoker remote add
     stoker remote add team/shop --gateway https://functions.example.org
     """
-    top = Path(_git("rev-parse", "--show-toplevel"))
+    top = _top()
     owner, repository_name = split_repository(repository or f"{_plain(getpass.getuser())}/{_plain(top.name)}")
     gateway = gateway_of(target, surroundings)
     url = f"{gateway}/git/{owner}/{repository_name}"
-    _git("remote", "add", "--", name, url)
+    _add(name, url)
     section = f"credential.{gateway}"
     _git("config", "--replace-all", f"{section}.helper", "")  # no other helper is to keep the password
     _git("config", "--add", f"{section}.helper", _helper(surroundings))
@@ -63,7 +63,8 @@ def add(surroundings: Surroundings, target: Target, repository: str | None, name
     if gateway.startswith("https:") and (target.ca or is_loopback(gateway)) and ca.is_file():
         _git("config", f"http.{gateway}.sslCAInfo", str(ca.absolute()))
     click.echo(f"{name}: {url}")
-    click.echo(f"Now: git push {name} {_branch()}")
+    first = "" if _has_commits() else 'git add --all && git commit -m "first" && '
+    click.echo(f"Now: {first}git push {name} {_branch()}")
 
 
 @remote.command("list", cls=Command)
@@ -148,6 +149,31 @@ def _helper(surroundings: Surroundings) -> str:
 
 def _plain(text: str) -> str:
     return _NOT_ALLOWED.sub("-", text.lower()).strip("-") or "me"
+
+
+def _top() -> Path:
+    """The folder of the git repository here."""
+    try:
+        return Path(_git("rev-parse", "--show-toplevel"))
+    except StokerError:
+        raise NotFound(f"{Path.cwd()} is in no git repository: make one by `git init -b main`") from None
+
+
+def _add(name: str, url: str) -> None:
+    """The remote, unless it is there already. Raises `Conflict` for another one of that name."""
+    if name not in _git("remote").splitlines():
+        _git("remote", "add", "--", name, url)
+    elif (known := _git("remote", "get-url", "--", name)) != url:
+        raise Conflict(
+            f"git has a remote {name} already ({known}): remove it (`git remote remove {name}`), or use --name"
+        )
+
+
+def _has_commits() -> bool:
+    try:
+        return bool(_git("rev-parse", "--verify", "--quiet", "HEAD"))
+    except StokerError:
+        return False
 
 
 def _branch() -> str:

@@ -55,6 +55,7 @@ def test_a_broken_test_is_named_and_the_old_version_answers(copy: WorkingCopy) -
     assert refused.code == 1 and "[remote rejected]" in refused.said
     assert "test failed: handler_test.py::test_it_answers" in refused.said
     assert copy.answer("greet") == "old you"
+    assert any(line.startswith("greet: what was there before goes on: http") for line in refused.lines)
     run = copy.runs()[0]
     assert (run.state, run.functions[0].test) == ("failed", "handler_test.py::test_it_answers")
     copy.commit(**passing("greet", "new "))

@@ -174,13 +174,16 @@ def test_the_walk_through_of_the_readme(own_platform: Platform, tmp_path: Path) 
         "LOGNAME": "Ann.Other",
     }
 
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=copy.folder, env=environment, capture_output=True, text=True, timeout=60)
+    def run(*command: str, code: int = 0, folder: Path = copy.folder) -> str:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
         print(done.stdout, done.stderr)
-        assert done.returncode == 0
+        assert done.returncode == code
         return done.stdout + done.stderr
 
-    assert "Now: git push stoker main" in run("stoker", "remote", "add")
+    assert "make one by `git init -b main`" in run("stoker", "remote", "add", code=1, folder=folder)
+    for _ in range(2):
+        assert "Now: git push stoker main" in run("stoker", "remote", "add")
+    assert "has a remote stoker already" in run("stoker", "remote", "add", "me/other", code=1)
     assert "greet: live at" in run("git", "push", "stoker", "main")
     assert own_platform.call("greet--greet--ann-other", b"you").text == "hello you"
     assert "ann-other/greet" in run("stoker", "remote", "list")

@@ -116,7 +116,7 @@ functions:
             + "    secrets: *h\n",
             "stack.yml:",
         ),
-        (HEAD + GREET.replace("python3", "cobol"), "template 'cobol' does not exist: choose one of"),
+        (HEAD + GREET.replace("python3", "cobol"), "template 'cobol' does not exist here: choose one of bash"),
         (
             HEAD + GREET.replace("python3", "../../x"),
             "stack.yml:5:5: functions.greet.lang: template name",

@@ -140,6 +140,8 @@ class _Work:
             self._deploy(name, spec, exists=status is not None)
         except StokerError as error:
             self._fail(name, error)
+            if isinstance(error, FailedBuild) and status is not None and _stands(status):
+                log(f"what was there before goes on: {self._address(wanted.spec, status)}")
 
     def _check_ours(self, status: FunctionStatus | None) -> None:
         if status is None or is_of(status, self._run):
@@ -191,7 +193,11 @@ class _Work:
         test = _failed_test(text) if isinstance(error, FailedBuild) else ""
         reason = f"test failed: {test}" if test else text.splitlines()[0]
         self._teller.result(name, state="failed", reason=reason, test=test)
-        for line in text.splitlines()[:1] if isinstance(error, FailedBuild) else text.splitlines():
+        if isinstance(
+            error, FailedBuild
+        ):  # the log has the lines that follow, and the name is before each of its lines
+            text = text.splitlines()[0].removeprefix(f"{name}: ").removesuffix(" Their last lines:")
+        for line in text.splitlines():
             self._teller.log(f"failed: {line}", name)
 
     def _address(self, spec: FunctionSpec, status: FunctionStatus | None) -> str:

@@ -18,11 +18,12 @@ from stoker_builder.build_secrets import check_build_secret
 from stoker_builder.pipeline.run.places import with_place
 from stoker_builder.pipeline.seal_key import read_seal_key
 from stoker_builder.request import DOCKERFILE, BuildRequest, build_request
-from stoker_builder.templates import find_template
+from stoker_builder.templates import find_template, list_templates
 from stoker_builder.tree import remove_tree
 from stoker_sdk.deployment import Overrides, function_spec
 from stoker_sdk.errors import BadInput, NotFound, StokerError
 from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
+from stoker_sdk.gateway_address import DEFAULT_GATEWAY
 from stoker_sdk.names import check_label
 from stoker_sdk.origin import Origin, check_origin
 from stoker_sdk.paths import inside
@@ -77,7 +78,7 @@ def read_manifest(folder: Path, run: Run, seal_key: Path) -> Manifest:
         wanted = [_wanted(stack, function, run, notes, seal_key) for function in stack.functions]
     except StokerError as error:
         raise type(error)(with_place(str(error), STACK_FILE, text)) from None
-    if stack.gateway:
+    if stack.gateway.rstrip("/") not in ("", DEFAULT_GATEWAY):  # that is what `stoker new` writes
         notes.append(f"{STACK_FILE}: provider.gateway is not honoured: it is this platform")
     if stack.templates:
         notes.append(f"{STACK_FILE}: configuration.templates is not honoured: the platform's templates are used")
@@ -218,6 +219,9 @@ def _check_template(where: str, lang: str) -> None:
         raise BadInput(f"{where}.lang: a Dockerfile is not built here: choose one of `stoker template list`")
     try:
         template = find_template(lang)
+    except NotFound:
+        known = ", ".join(each.name for each in list_templates() if each.mode)
+        raise BadInput(f"{where}.lang: template {lang!r} does not exist here: choose one of {known}") from None
     except StokerError as error:
         raise BadInput(f"{where}.lang: {error}") from None
     if not template.mode:
