@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 from aiohttp import web
 
 from stoker_gateway.providers.kubernetes.api import Api, open_api
-from stoker_gateway.providers.kubernetes.objects import Pod
+from stoker_gateway.providers.kubernetes.objects import Named, Pod
 from stoker_gateway.providers.kubernetes.watch import Watch
 from stoker_sdk.errors import StokerError, Unavailable
 
@@ -39,8 +40,9 @@ def events(*lines: object) -> Answer:
     return lambda request: web.Response(text=text)
 
 
-def refused(status: int) -> Answer:
-    return lambda request: web.json_response({"message": "no", "code": status}, status=status)
+def refused(status: int, wait: str = "") -> Answer:
+    headers = {"Retry-After": wait} if wait else {}
+    return lambda request: web.json_response({"message": "no", "code": status}, status=status, headers=headers)
 
 
 def added(name: str, version: int, type: str = "ADDED") -> dict[str, Any]:
@@ -157,7 +159,22 @@ async def test_a_refusal_is_waited_out_and_forgets_nothing(tmp_path: Path, statu
         assert [query.get("resourceVersion") for query in script.queries[1:4]] == ["4", "4", "4"]
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("wait", ["0", "1", "", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"])
+async def test_a_write_waits_until_an_overloaded_api_takes_it(tmp_path: Path, wait: str) -> None:
+    done = listed()
+    async with api_with(tmp_path, refused(429, wait), refused(429, wait), done) as (api, script):
+        begun = time.monotonic()
+        await api.create("/x", {"metadata": {"name": "x"}}, Named, "deployment 'greet'")
+        assert len(script.queries) == 3 and time.monotonic() - begun >= (2 if wait == "1" else 0)
+
+
+async def test_an_api_that_asks_for_more_patience_than_a_deploy_has_is_told_at_once(tmp_path: Path) -> None:
+    async with api_with(tmp_path, refused(429, "60")) as (api, _):
+        with pytest.raises(Unavailable, match=r"deployment 'greet'.*overloaded \(429\): try again later"):
+            await api.create("/x", {}, Pod, "deployment 'greet'")
+
+
+@pytest.mark.parametrize("status", [500, 503])
 async def test_a_write_that_the_api_cannot_take_now_is_unavailable(tmp_path: Path, status: int) -> None:
     async with api_with(tmp_path, refused(status)) as (api, _):
         with pytest.raises(Unavailable, match=r"deployment 'greet'.*try again later"):

@@ -6,9 +6,12 @@ answer: JSON is decoded into the few fields that we read (`objects`).
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +29,9 @@ T = TypeVar("T")
 
 _SECONDS = 15.0
 _CONNECT_SECONDS = 5.0
+_OVERLOAD_SECONDS = 8.0
+"""For how long a server that has too much to do (429) is asked again, before whoever waits is told."""
+_FIRST_PAUSE = 0.25
 
 
 class Api:
@@ -89,25 +95,40 @@ class Api:
         query: Mapping[str, str] = {},
         body: Manifest | None = None,
     ) -> ClientResponse:
-        """The answer, with a status of 2xx and its body still to be read."""
-        self.requests += 1
+        """The answer, with a status of 2xx and its body still to be read.
+
+        What was answered 429 has not been begun, so any request may be repeated.
+        """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        until, pause = monotonic() + _OVERLOAD_SECONDS, _FIRST_PAUSE
         try:
-            prepared = await self._client.param_serialize(
-                method,
-                path,
-                query_params=list(query.items()),
-                header_params={"Accept": "application/json", "Content-Type": kind},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._client.call_api(*prepared, _request_timeout=limits)
-            response: ClientResponse = answer.response
-            if response.status < 300:
-                return response
-            raise error_of(response.status, await response.read(), what)
+            while True:
+                self.requests += 1
+                prepared = await self._client.param_serialize(
+                    method,
+                    path,
+                    query_params=list(query.items()),
+                    header_params={"Accept": "application/json", "Content-Type": kind},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                answer = await self._client.call_api(*prepared, _request_timeout=limits)
+                response: ClientResponse = answer.response
+                if response.status < 300:
+                    return response
+                told, wait = await response.read(), _wait(response, pause)
+                if response.status != 429 or monotonic() + wait > until:
+                    raise error_of(response.status, told, what)
+                await asyncio.sleep(wait)
+                pause *= 2
         except (ClientError, OSError) as error:
             raise unreachable(error, what) from error
+
+
+def _wait(response: ClientResponse, pause: float) -> float:
+    """Seconds: as the server asks, or else about the pause."""
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else pause * random.uniform(0.5, 1.0)
 
 
 async def open_api(kubeconfig: Path | None, context: str = "") -> Api:
