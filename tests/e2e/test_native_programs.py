@@ -119,6 +119,35 @@ def test_health_is_told_after_failures_in_a_row_and_when_it_is_good_again(progra
         assert one.said() == {"health": ""}
 
 
+def test_the_pages_that_a_cluster_probes_say_what_the_hook_says(program: Path, tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+    pace = {"STOKER_HEALTH_PERIOD": "0.05", "STOKER_HEALTH_FAILURES": "1", "STOKER_REPLACE_AFTER": "500ms"}
+    with native(program, SICK=str(sick), **pace) as one:
+        assert one.said() == {"ready": {}}
+        assert one.call("GET", "/_/ready") == one.call("GET", "/_/health") == (200, b"OK")
+        sick.touch()
+        assert one.said()["health"]
+        status, text = one.call("GET", "/_/ready")
+        assert status == 503 and text.startswith(b"unhealthy: ") and text.endswith(b"broken on purpose\n")
+        assert one.call("GET", "/_/health") == (200, b"OK")  # it may get well by itself
+        wait_for(lambda: one.call("GET", "/_/health") == (status, text), "the time after which it is replaced")
+        sick.unlink()
+        assert one.said() == {"health": ""}
+        assert one.call("GET", "/_/ready") == one.call("GET", "/_/health") == (200, b"OK")
+
+
+def test_what_starts_unhealthy_says_so_before_it_is_ready(program: Path, tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+    sick.touch()
+    with native(program, SICK=str(sick), STOKER_HEALTH_PERIOD="0.05") as one:
+        assert "broken on purpose" in one.said()["health"]
+        assert one.said() == {"ready": {}}
+        assert one.call("GET", "/_/ready")[0] == 503
+        sick.unlink()
+        assert one.said() == {"health": ""}
+        assert one.call("GET", "/_/ready") == (200, b"OK")
+
+
 def test_a_failed_start_says_why_and_with_which_code(program: Path) -> None:
     with native(program, FAIL_INIT="1") as one:
         said = one.said()

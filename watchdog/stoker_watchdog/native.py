@@ -8,9 +8,11 @@ What it finds, which is the whole interface between Stoker and a language's runt
   `{"failed": "REASON"}` before it ends because it cannot, `{"health": "REASON"}` when it cannot serve for now, and
   `{"health": ""}` when it can again;
 * descriptors 1 and 2: the log file, which it may write as `logs.py` describes; `STOKER_LOG` is its path, for rotating;
+* while its function is unhealthy, `/_/ready` is 503 `unhealthy: REASON`, and so is `/_/health` when that has lasted for
+  `STOKER_REPLACE_AFTER` (60 s; 0: never); in a container that is all that the cluster sees;
 * `STOKER_HEALTH_PERIOD`, `STOKER_HEALTH_TIMEOUT` (seconds), `STOKER_HEALTH_FAILURES`, `STOKER_HEALTH_SUCCESSES`: how
-  often it is to ask its function for its health, and how many answers in a row change its state; it may say 20 lines
-  at once and then one a second, and who says more is not heard from then on;
+  often it is to ask its function for its health, and how many answers in a row change its state (the first answer,
+  before it is ready, does so alone); it may say 20 lines at once and then one a second, and who says more is not heard from then on;
 * `STOKER_CONNECTIONS`: how many connections it may open, its share of the function's budget; 0 when none is declared;
 * `exec_timeout`, `max_inflight`, `STOKER_CONCURRENCY`, `STOKER_SECRETS`: the limits and the folder of secrets.
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -21,9 +22,16 @@ type front struct {
 	log      *logFile
 	metrics  metrics
 	draining atomic.Bool
+	sickness atomic.Pointer[sickness]
 	running  atomic.Int64
 	places   chan struct{}
 	calls    callList
+}
+
+// sickness is why the hook Health says no, and since when.
+type sickness struct {
+	reason string
+	since  time.Time
 }
 
 func newFront(s settings, handle http.HandlerFunc, log *logFile) *front {
@@ -60,12 +68,45 @@ func (f *front) ownPage(w http.ResponseWriter, r *http.Request) bool {
 		f.serveMetrics(w, r)
 	case f.draining.Load():
 		answer(w, http.StatusServiceUnavailable, "draining\n")
-	case r.RequestURI == "/_/ready" && f.full():
-		answer(w, http.StatusTooManyRequests, "at max_inflight\n")
 	default:
-		answer(w, http.StatusOK, "OK")
+		f.answerProbe(w, r.RequestURI)
 	}
 	return true
+}
+
+func (f *front) answerProbe(w http.ResponseWriter, page string) {
+	if reason := f.refusal(page); reason != "" {
+		answer(w, http.StatusServiceUnavailable, "unhealthy: "+reason+"\n")
+	} else if page == "/_/ready" && f.full() {
+		answer(w, http.StatusTooManyRequests, "at max_inflight\n")
+	} else {
+		answer(w, http.StatusOK, "OK")
+	}
+}
+
+// isUnhealthy takes what Health says; an empty reason when it is well again.
+func (f *front) isUnhealthy(reason string) {
+	if reason == "" {
+		f.sickness.Store(nil)
+		return
+	}
+	if reason = strings.Join(strings.Fields(reason), " "); len(reason) > 200 {
+		reason = strings.ToValidUTF8(reason[:200], "")
+	}
+	f.sickness.Store(&sickness{reason, time.Now()})
+}
+
+// refusal is why a probe's page says no: readiness at once, health when it is better replaced.
+func (f *front) refusal(page string) string {
+	sick := f.sickness.Load()
+	if sick == nil {
+		return ""
+	}
+	after := f.settings.replaceAfter
+	if page == "/_/ready" || (after > 0 && time.Since(sick.since) >= after) {
+		return sick.reason
+	}
+	return ""
 }
 
 func (f *front) serveMetrics(w http.ResponseWriter, _ *http.Request) {

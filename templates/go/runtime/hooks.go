@@ -43,9 +43,18 @@ func run(ctx context.Context, hook any) (err error) {
 	return nil
 }
 
+// first asks Health before the first call. One bad answer is enough: what starts unhealthy is to get no call.
+func first(ctx context.Context, hook any, s settings, say func(reason string)) (sick bool) {
+	err := within(ctx, s.healthTimeout, hook)
+	if err != nil {
+		say(err.Error())
+	}
+	return err != nil
+}
+
 // watch asks Health until the context ends, and says so after some failures in a row, and when it is good again.
-func watch(ctx context.Context, hook any, s settings, say func(reason string)) {
-	failures, successes, sick := 0, 0, false
+func watch(ctx context.Context, hook any, s settings, sick bool, say func(reason string)) {
+	failures, successes := 0, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,7 +71,7 @@ func watch(ctx context.Context, hook any, s settings, say func(reason string)) {
 			sick = true
 			say(err.Error())
 		} else if sick && successes >= s.healthGood {
-			sick = false
+			sick, successes = false, 0
 			say("")
 		}
 	}

@@ -46,12 +46,14 @@ func serve(s settings, file *logFile, handle http.HandlerFunc, hooks Hooks) erro
 		return initError{err}
 	}
 	f := newFront(s, handle, file)
+	if hooks.Health != nil {
+		tell := func(reason string) { f.isUnhealthy(reason); tellHealth(s, file, reason) }
+		sick := first(ctx, hooks.Health, s, tell)
+		go watch(ctx, hooks.Health, s, sick, tell)
+	}
 	servers, failed, err := listen(s, f)
 	if err != nil {
 		return err
-	}
-	if hooks.Health != nil {
-		go watch(ctx, hooks.Health, s, func(reason string) { tellHealth(s, file, reason) })
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)

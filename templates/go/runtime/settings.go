@@ -22,6 +22,7 @@ type settings struct {
 	healthTimeout time.Duration
 	healthFaults  int
 	healthGood    int
+	replaceAfter  time.Duration
 	metricsPort   int
 }
 
@@ -41,6 +42,7 @@ func readSettings() settings {
 		healthTimeout: duration("STOKER_HEALTH_TIMEOUT", time.Second),
 		healthFaults:  atLeastOne(number("STOKER_HEALTH_FAILURES", 3)),
 		healthGood:    atLeastOne(number("STOKER_HEALTH_SUCCESSES", 1)),
+		replaceAfter:  duration("STOKER_REPLACE_AFTER", 60*time.Second),
 		metricsPort:   number("STOKER_METRICS_PORT", 8081),
 	}
 	if text := os.Getenv("suppress_lock"); text == "true" || text == "1" {

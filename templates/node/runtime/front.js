@@ -16,6 +16,8 @@ class Front {
     this.handle = handle;
     this.metrics = new Metrics();
     this.ready = true;
+    this.unhealthy = ""; // why the hook says no
+    this.sickSince = 0;
     this.running = 0;
     this.waiting = [];
     this.calls = new Set(); // in the order of their deadlines: all have the same timeout
@@ -42,6 +44,7 @@ class Front {
     if (req.method !== "GET") answer(res, 405, "");
     else if (url === "/_/metrics") this.writeMetrics(res);
     else if (!this.ready) answer(res, 503, "draining\n");
+    else if (this.unhealthy && (url === "/_/ready" || this.stuck)) answer(res, 503, `unhealthy: ${this.unhealthy}\n`);
     else if (url === "/_/ready" && this.full) answer(res, 429, "at max_inflight\n");
     else answer(res, 200, "OK");
     return true;
@@ -50,6 +53,18 @@ class Front {
   writeMetrics(res) {
     res.writeHead(200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
     res.end(this.metrics.render(this.running));
+  }
+
+  /** The hook `health` says so; an empty reason when it is well again. */
+  isUnhealthy(reason) {
+    this.unhealthy = reason.replace(/\s+/g, " ").trim().slice(0, 200);
+    this.sickSince = performance.now();
+  }
+
+  /** Unhealthy for so long that it is better replaced. */
+  get stuck() {
+    const { replaceAfter } = this.settings;
+    return replaceAfter > 0 && performance.now() - this.sickSince >= replaceAfter;
   }
 
   get full() {
@@ -114,7 +129,7 @@ class Front {
 }
 
 function answer(res, status, text) {
-  res.writeHead(status, { ...PLAIN, "Content-Length": text.length });
+  res.writeHead(status, { ...PLAIN, "Content-Length": Buffer.byteLength(text) });
   res.end(text);
 }
 

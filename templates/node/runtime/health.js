@@ -1,24 +1,29 @@
 "use strict";
 // The hook `health`, asked every so often: it fails by throwing, by returning false, or by not answering in time.
 
-/** Begin to ask; tells `say` after so many failures in a row, and when it is good again. Returns what ends it. */
-function watchHealth(hook, settings, log, say) {
+/**
+ * Begin to ask; tells `say` the reason after so many failures in a row, and "" when it is good again. Resolves to what
+ * ends it, after the first answer, which counts alone: what starts unhealthy is to get no call.
+ */
+async function watchHealth(hook, settings, say) {
   if (!hook) return () => {};
   let failures = 0;
   let successes = 0;
-  let sick = false;
   let timer = null;
+  const first = await reasonOf(hook, settings.healthTimeout);
+  let sick = Boolean(first);
+  if (sick) say(first);
   const ask = async () => {
     const reason = await reasonOf(hook, settings.healthTimeout);
     if (timer === null) return;
     [failures, successes] = reason ? [failures + 1, 0] : [0, successes + 1];
     if (!sick && failures >= settings.healthFailures) {
       sick = true;
-      log.lines("-", [`health: ${reason}`]);
-      say({ health: reason });
+      say(reason);
     } else if (sick && successes >= settings.healthSuccesses) {
       sick = false;
-      say({ health: "" });
+      successes = 0;
+      say("");
     }
     timer = setTimeout(ask, settings.healthPeriod);
   };

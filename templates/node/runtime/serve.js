@@ -28,8 +28,13 @@ async function serve(folder) {
     Context.prototype.state = handler.init ? await handler.init(context) : undefined;
     code = "cannot-start";
     const front = new Front(settings, log, handler.handle);
+    const tell = (reason) => {
+      front.isUnhealthy(reason);
+      if (reason) log.lines("-", [`health: ${reason}`]);
+      say({ health: reason });
+    };
+    const stopWatching = await watchHealth(handler.health && (() => handler.health(context)), settings, tell);
     const servers = await listen(settings, front);
-    const stopWatching = watchHealth(handler.health && (() => handler.health(context)), settings, log, say);
     for (const signal of ["SIGTERM", "SIGINT"]) {
       process.once(signal, () => drain(settings, front, servers, handler, context, log, stopWatching));
     }

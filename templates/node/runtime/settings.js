@@ -37,6 +37,7 @@ function readSettings(env) {
     healthTimeout: duration(env.STOKER_HEALTH_TIMEOUT, 1000),
     healthFailures: count(env.STOKER_HEALTH_FAILURES, 3) || 1,
     healthSuccesses: count(env.STOKER_HEALTH_SUCCESSES, 1) || 1,
+    replaceAfter: duration(env.STOKER_REPLACE_AFTER, 60_000),
     rawBody: env.RAW_BODY === "true",
     function: env.OPENFAAS_NAME || "",
     namespace: env.OPENFAAS_NAMESPACE || "",

@@ -22,11 +22,19 @@ module Stoker
       @turn = ConditionVariable.new
       @running = 0
       @waiting = 0
+      @unhealthy = ""
+      @sick_since = 0.0
       @counts = Hash.new { |hash, key| hash[key] = [0, 0.0] }
     end
 
     def idle?
       @mutex.synchronize { @running.zero? && @waiting.zero? }
+    end
+
+    # What the hook `health` says; an empty reason when it is well again.
+    def unhealthy!(reason)
+      @sick_since = clock
+      @unhealthy = reason.split.join(" ")[0, 200]
     end
 
     def service(request, response)
@@ -50,10 +58,19 @@ module Stoker
       if request.request_method != "GET" then answer(response, 405, "")
       elsif path == "/_/metrics" then answer_metrics(response)
       elsif draining then answer(response, 503, "draining\n")
+      elsif refuses?(path) then answer(response, 503, "unhealthy: #{@unhealthy}\n")
       elsif path == "/_/ready" && full? then answer(response, 429, "at max_inflight\n")
       else answer(response, 200, "OK")
       end
       true
+    end
+
+    # Readiness at once, health when it is better replaced.
+    def refuses?(path)
+      return false if @unhealthy.empty?
+
+      after = @settings[:replace_after]
+      path == "/_/ready" || (after.positive? && clock - @sick_since >= after)
     end
 
     def full?

@@ -79,13 +79,13 @@ module Stoker
 
   def run(settings, log, handler, state)
     front = Front.new(settings, log, handler, state)
+    watch_health(settings, log, handler, front) if handler.respond_to?(:health)
     server = listen(settings, front)
     metrics = settings[:local] ? nil : listen_on(MetricsPage.new(front), settings[:metrics_port])
     stop = Queue.new
     %w[TERM INT].each { |signal| trap(signal) { stop << signal } }
     [server, metrics].compact.each { |one| Thread.new { one.start } }
     File.write(LOCK, "") if settings[:lock]
-    Thread.new { watch_health(settings, log, handler) } if handler.respond_to?(:health)
     report(settings, ready: {})
     stop.pop
     drain(settings, front, server)
@@ -155,20 +155,31 @@ module Stoker
   end
 
   # The hook `health`: it fails by raising, by returning false, or by not answering in time.
-  def watch_health(settings, log, handler)
+  # Its first answer counts alone: what starts unhealthy is to get no call.
+  def watch_health(settings, log, handler, front)
+    tell = lambda do |reason|
+      front.unhealthy!(reason)
+      log.lines("-", ["health: #{reason}"]) unless reason.empty?
+      report(settings, health: reason)
+    end
+    first = reason_of(settings, handler)
+    tell.call(first) unless first.empty?
+    Thread.new { ask_on(settings, handler, !first.empty?, tell) }
+  end
+
+  def ask_on(settings, handler, sick, tell)
     failures = successes = 0
-    sick = false
     loop do
       sleep(settings[:health_period])
       reason = reason_of(settings, handler)
       failures, successes = reason.empty? ? [0, successes + 1] : [failures + 1, 0]
       if !sick && failures >= settings[:health_failures]
         sick = true
-        log.lines("-", ["health: #{reason}"])
-        report(settings, health: reason)
+        tell.call(reason)
       elsif sick && successes >= settings[:health_successes]
         sick = false
-        report(settings, health: "")
+        successes = 0
+        tell.call("")
       end
     end
   end
@@ -204,6 +215,7 @@ module Stoker
       health_timeout: duration(env["STOKER_HEALTH_TIMEOUT"], 1.0),
       health_failures: [number(env["STOKER_HEALTH_FAILURES"], 3), 1].max,
       health_successes: [number(env["STOKER_HEALTH_SUCCESSES"], 1), 1].max,
+      replace_after: duration(env["STOKER_REPLACE_AFTER"], 60.0),
       metrics_port: number(env["STOKER_METRICS_PORT"], 8081),
       secrets: env["STOKER_SECRETS"] || "/var/openfaas/secrets",
       function: env["OPENFAAS_NAME"] || "",
