@@ -6,7 +6,8 @@ server.objects["/apis/apps/v1/namespaces/fn/deployments/greet"]
 server.writes           # [("POST", "/apis/apps/v1/namespaces/fn/deployments"), ...]
 
 Nothing happens by itself: there are no controllers, no pods, and nothing is collected. `answer_late` is awaited before
-a write is done, and again before it is answered, so that a test can let others come between.
+a write is done, and again before it is answered, so that a test can let others come between. `mutate` is what a webhook
+makes of what is written; `refused` are requests that the account has no right to.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class ObjectServer:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
         self.answer_late: Callable[[str, str], Awaitable[None]] = _at_once
+        self.mutate: Callable[[Object], Object] = lambda kept: kept
+        self.refused: set[tuple[str, str]] = set()
         self._group = group
         self._version = 0
         self._watchers: dict[str, set[asyncio.Queue[bytes]]] = {}
@@ -114,6 +117,8 @@ class ObjectServer:
             return await self._watch(request, path)
         if request.method == "GET":
             return self._get(path)
+        if (request.method, path) in self.refused:
+            return _refused(403, "not allowed")
         body = json.loads(await request.read() or b"{}")
         await self.answer_late(request.method, path)
         answer = self._write(request.method, path, body, bool(request.query.get("dryRun")))
@@ -150,7 +155,8 @@ class ObjectServer:
             path = f"{path}/{body['metadata']['name']}"
             if path in self.objects:
                 return _refused(409, "exists already")
-            return web.json_response(body if dry else self.put(path, body), status=201)
+            made = self.mutate(body)
+            return web.json_response(made if dry else self.put(path, made), status=201)
         path, is_status = path.removesuffix("/status"), path.endswith("/status")
         old = self.objects.get(path)
         if old is None:
@@ -163,6 +169,7 @@ class ObjectServer:
         new = _merged(old, {"status": body["status"]} if is_status else body) if method == "PATCH" else body
         if method == "PUT" and "status" in old:
             new = new | {"status": old["status"]}
+        new = self.mutate(deepcopy(new))
         if new == old or dry:
             return web.json_response(new)
         return web.json_response(self.put(path, new))

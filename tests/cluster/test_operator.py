@@ -16,7 +16,7 @@ from running_cluster import Cluster
 from running_platform import Platform, wait_for
 
 from stoker_gateway.providers.kubernetes.history import unpacked
-from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY, SPEC
+from stoker_gateway.providers.kubernetes.manifests import HISTORY, IDENTITY, RECORD, SPEC
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.function import Resources as ResourcesOf
@@ -229,6 +229,40 @@ def test_a_deployment_that_is_deleted_by_hand_comes_back_as_it_was(serving: Plat
     resources.delete("back")
 
 
+def test_a_deployment_that_is_edited_by_hand_is_set_back_by_one_write(
+    serving: Platform, resources: Resources, api: CountingApi
+) -> None:
+    resources.apply(
+        resources.resource("edited-by-hand", environment={"GREETING": "asked"}, limits={"memory": "1024Mi"})
+    )
+    resources.until_ready("edited-by-hand")
+    resources.kubectl("rollout", "status", "deployment/edited-by-hand")
+    before = resources.get("deployment", "edited-by-hand")
+    assert before is not None
+    api.forget()
+    resources.kubectl("set", "env", "deployment/edited-by-hand", "GREETING=forged", "MORE=1")
+
+    def is_back() -> bool:
+        now = resources.get("deployment", "edited-by-hand")
+        return now is not None and now["spec"] == before["spec"]
+
+    wait_for(is_back, "what was asked for", 20)
+    wait_for(lambda: (resources.get("function", "edited-by-hand") or {})["status"].get("setBack") == 1, "the count")
+    described = resources.kubectl("describe", f"functions.{GROUP}", "edited-by-hand")
+    assert "SetBack" in described and "spec.template.spec.containers.0.env" in described
+    resources.kubectl("rollout", "status", "deployment/edited-by-hand")
+    wait_for(lambda: call(serving, "edited-by-hand") == "asked x", "the asked answer")
+    written = [one for one in api.writes() if "deployments/edited-by-hand" in one[1] and "dryRun" not in one[1]]
+    assert len(written) == 1
+    resources.kubectl("scale", "deployment/edited-by-hand", "--replicas=2")  # that is anybody's
+    resources.kubectl("rollout", "restart", "deployment/edited-by-hand")
+    resources.kubectl("rollout", "status", "deployment/edited-by-hand")
+    after = resources.get("deployment", "edited-by-hand")
+    assert after is not None and after["spec"]["replicas"] == 2
+    assert "kubectl.kubernetes.io/restartedAt" in after["spec"]["template"]["metadata"]["annotations"]
+    resources.delete("edited-by-hand")
+
+
 def test_what_is_broken_says_so_and_disturbs_nobody(serving: Platform, resources: Resources, cluster: Cluster) -> None:
     one = resources.resource
     resources.apply(
@@ -298,6 +332,10 @@ def test_a_version_that_was_undone_is_not_tried_in_a_loop_and_a_deploy_tries_it_
     assert found["status"] == "False" and resources.condition("undone", "Stalled")["status"] == "True"
     assert call(serving, "undone") == "old x"
     assert (resources.get("function", "undone") or {})["spec"]["image"] == broken  # it stays whose it is
+    described = resources.kubectl("describe", f"functions.{GROUP}", "undone")
+    assert (
+        "RolloutFailed" in described and described.count("revision 2 failed, and 1 is put back") == 2
+    )  # and condition
     resources.kubectl("annotate", f"functions.{GROUP}", "undone", "note=x")
     resources.apply(resources.resource("after-undone"))
     resources.until_ready("after-undone")
@@ -510,7 +548,8 @@ def _essence(one: dict[str, Any]) -> dict[str, Any]:
     history = [(kept.number, kept.spec, kept.image) for kept in unpacked(annotations.pop(HISTORY, ""))]
     for each in (metadata, spec.get("template", {}).get("metadata", {})):
         each.get("annotations", {}).pop(IDENTITY, None)
-    annotations.pop("deployment.kubernetes.io/revision", None)
+    for name in ("deployment.kubernetes.io/revision", RECORD):  # the record holds the identity
+        annotations.pop(name, None)
     if SPEC in annotations:
         annotations[SPEC] = json.loads(annotations[SPEC])  # the cluster sorts the maps of a resource
     for name in ("clusterIP", "clusterIPs"):

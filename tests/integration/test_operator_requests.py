@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from stoker_sdk.names import FunctionKey
 IMAGE = "localhost:1/greet@sha256:" + "a" * 64
 DEPLOYMENTS, SERVICES = "/apis/apps/v1/namespaces/fn/deployments", "/api/v1/namespaces/fn/services"
 FUNCTIONS = f"/apis/{GROUP}/v1/namespaces/fn/functions"
-PODS = "/api/v1/namespaces/fn/pods"
+PODS, EVENTS = "/api/v1/namespaces/fn/pods", "/api/v1/namespaces/fn/events"
 GREET = FunctionKey("fn", "greet")
 
 
@@ -155,7 +156,9 @@ def essence(server: ObjectServer) -> list[Object]:
     for folder in (DEPLOYMENTS, SERVICES):
         one = server.objects[f"{folder}/greet"]
         annotations = one["metadata"]["annotations"]
-        annotations = {key: value for key, value in annotations.items() if not key.endswith(("/id", "/history"))}
+        annotations = {
+            key: value for key, value in annotations.items() if not key.endswith(("/id", "/history", "/record"))
+        }
         template = one["spec"].get("template", {}).get("metadata", {}).get("annotations", {})
         template.pop("internal.stoker.dev/id", None)
         found.append({"labels": one["metadata"]["labels"], "annotations": annotations, "spec": one["spec"]})
@@ -171,6 +174,154 @@ async def test_a_service_that_was_deleted_by_hand_comes_back_with_the_next_resyn
         server.remove(f"{SERVICES}/greet")
         await provider.operator.resync()
         assert server.objects[f"{SERVICES}/greet"]["metadata"]["ownerReferences"][0]["kind"] == "Function"
+
+
+def by_hand(server: ObjectServer, image: str) -> None:
+    """What kubectl edit does to a Deployment."""
+    body = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"])
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    server.put(f"{DEPLOYMENTS}/greet", body)
+
+
+def image(server: ObjectServer) -> str:
+    found: str = server.objects[f"{DEPLOYMENTS}/greet"]["spec"]["template"]["spec"]["containers"][0]["image"]
+    return found
+
+
+def told_events(server: ObjectServer) -> list[tuple[str, str, str]]:
+    """Kind of the object, reason and message."""
+    found = [one for path, one in server.objects.items() if path.startswith(EVENTS)]
+    return [(one["involvedObject"]["kind"], one["reason"], one["message"]) for one in found]
+
+
+async def test_what_is_changed_in_a_deployment_by_hand_is_set_back_by_one_write_and_told(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with operated(server, tmp_path):
+        ask(server)
+        await until(lambda: is_told(server))
+        asked = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"]["spec"])
+        server.requests.clear()
+        by_hand(server, "evil")
+        await until(lambda: told_events(server))
+        assert server.objects[f"{DEPLOYMENTS}/greet"]["spec"] == asked and revision(server) == 1
+        field = "spec.template.spec.containers.0.image"
+        assert told_events(server) == [("Function", "SetBack", f"set back what was changed in the Deployment: {field}")]
+        assert server.objects[f"{FUNCTIONS}/greet"]["status"]["setBack"] == 1
+        change = ("PATCH", f"{DEPLOYMENTS}/greet")  # tried by a dry run, then done
+        assert server.writes == [change, change, ("PATCH", f"{FUNCTIONS}/greet/status"), ("POST", EVENTS)]
+        await asyncio.sleep(0.7)  # it is looked at once more
+        assert len(server.writes) == 4
+
+
+async def test_replicas_and_restarts_are_whose_they_were_last(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        await provider.restart(GREET)
+        body = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"])
+        body["spec"]["replicas"] = 3
+        body["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
+        server.put(f"{DEPLOYMENTS}/greet", body)
+        await until(lambda: provider.list("fn")[0].replicas == 3)
+        await asyncio.sleep(0.2)
+        assert server.objects[f"{DEPLOYMENTS}/greet"]["spec"] == body["spec"] and not told_events(server)
+
+
+async def test_who_changes_it_again_and_again_is_answered_later_each_time(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path):
+        ask(server)
+        await until(lambda: is_told(server))
+        rounds, end = 0, asyncio.get_running_loop().time() + 4
+        while asyncio.get_running_loop().time() < end:
+            if image(server) != "evil":
+                by_hand(server, "evil")
+                rounds += 1
+            await asyncio.sleep(0.01)
+        assert 2 <= rounds <= 5  # at once, and after 0.5, 1, 2 s
+
+
+async def test_what_the_cluster_insists_on_is_left_to_it(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        server.mutate = lambda kept: _with_image(kept, "mirror")
+        by_hand(server, "mirror")
+        await until(lambda: ("PATCH", f"{DEPLOYMENTS}/greet") in server.requests)
+        await asyncio.sleep(0.1)
+        version = server.objects[f"{DEPLOYMENTS}/greet"]["metadata"]["resourceVersion"]
+        server.requests.clear()
+        await provider.operator.resync()
+        await asyncio.sleep(0.1)
+        assert server.writes == [] and not told_events(server)
+        assert server.objects[f"{DEPLOYMENTS}/greet"]["metadata"]["resourceVersion"] == version
+        server.mutate = lambda kept: kept
+        by_hand(server, "other")
+        await until(lambda: image(server) == IMAGE)
+
+
+def _with_image(kept: Object, image: str) -> Object:
+    """What a webhook does to all Deployments."""
+    if kept.get("kind") == "Deployment":
+        kept["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    return kept
+
+
+async def test_a_deploy_without_the_operator_sets_it_back_too(server: ObjectServer, tmp_path: Path) -> None:
+    plain = KubernetesProvider(await open_api(server.kubeconfig(tmp_path)), ("fn",), Registries())
+    await plain.start(nobody)
+    try:
+        await plain.deploy(spec(), create=True)
+        by_hand(server, "evil")
+        await asyncio.sleep(0.1)
+        assert image(server) == "evil"
+        assert await plain.deploy(spec(), create=False) == 1
+        assert image(server) == IMAGE
+    finally:
+        await plain.close()
+
+
+@pytest.mark.parametrize("change", [{"selector": {"a": "b"}}, {"ports": []}, {"type": "NodePort"}])
+async def test_what_is_changed_in_a_service_is_set_back_with_the_next_resync(
+    server: ObjectServer, tmp_path: Path, change: Object
+) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        asked = deepcopy(server.objects[f"{SERVICES}/greet"])
+        server.put(f"{SERVICES}/greet", deepcopy(asked) | {"spec": asked["spec"] | {"clusterIP": "10.0.0.1"} | change})
+        server.requests.clear()
+        await provider.operator.resync()
+        assert server.objects[f"{SERVICES}/greet"]["spec"] == asked["spec"] | {"clusterIP": "10.0.0.1"}
+        await provider.operator.resync()
+        assert server.writes == [("PATCH", f"{SERVICES}/greet")]
+
+
+async def test_what_is_in_the_way_is_an_event_of_the_resource_and_one_only(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with operated(server, tmp_path, 3) as providers:
+        ask(server, secrets=["nothing"])
+        await until(lambda: is_told(server))
+        for provider in providers:
+            await provider.operator.resync()
+        await asyncio.sleep(1.5)  # it is tried again
+        ((kind, reason, message),) = told_events(server)
+        assert (kind, reason) == ("Function", "Invalid") and "secret 'nothing' does not exist" in message
+        ask(server, secrets=["other"])
+        await until(lambda: len(told_events(server)) == 2)
+
+
+async def test_who_may_not_tell_events_does_all_else(server: ObjectServer, tmp_path: Path) -> None:
+    server.refused.add(("POST", EVENTS))
+    async with operated(server, tmp_path):
+        ask(server)
+        await until(lambda: is_told(server))
+        by_hand(server, "evil")
+        await until(lambda: image(server) == IMAGE)
+        await until(lambda: ("POST", EVENTS) in server.requests)
+        ask(server, env_vars={"A": "1"})
+        await until(lambda: revision(server) == 2)
 
 
 async def test_several_at_once_make_one_deployment_and_one_revision_for_each_change(

@@ -54,9 +54,9 @@ class Api:
     async def replace(self, path: str, body: Manifest, kind: type[T], what: str, query: Mapping[str, str] = {}) -> T:
         return _decode(await self._ask("PUT", path, what, query=query, body=body), kind, what)
 
-    async def patch(self, path: str, body: Manifest, kind: type[T], what: str) -> T:
+    async def patch(self, path: str, body: Manifest, kind: type[T], what: str, query: Mapping[str, str] = {}) -> T:
         """A merge patch: what is named is set, what is null is removed, all else stays."""
-        return _decode(await self._ask("PATCH", path, what, body=body), kind, what)
+        return _decode(await self._ask("PATCH", path, what, query=query, body=body), kind, what)
 
     async def delete(self, path: str, what: str, body: Manifest | None = None) -> None:
         await self._ask("DELETE", path, what, body=body)

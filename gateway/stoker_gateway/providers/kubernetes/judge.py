@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from stoker_gateway.providers.kubernetes.events import Events, Happening, subject_of
 from stoker_gateway.providers.kubernetes.pods import Trouble
 from stoker_gateway.providers.kubernetes.standing import Standing
 from stoker_gateway.providers.kubernetes.view import View
@@ -39,12 +40,22 @@ def judge(standing: Standing) -> Verdict | None:
     return Verdict(standing.stored.revision, fallback, trouble)
 
 
+def failure(standing: Standing) -> Happening | None:
+    """What there is to tell of a version that does not get ready."""
+    trouble, revision = standing.trouble, standing.stored.revision
+    if standing.state != "failed" or trouble is None:
+        return None
+    message = f"revision {revision} does not get ready: {trouble.message}"
+    return Happening("RolloutFailed", message, f"{revision} {trouble.code}")
+
+
 class Judge:
     """`put_back` carries a verdict out. What could not be carried out is judged again later."""
 
-    def __init__(self, view: View, put_back: Callable[[FunctionKey, Verdict], Awaitable[None]]) -> None:
+    def __init__(self, view: View, put_back: Callable[[FunctionKey, Verdict], Awaitable[None]], events: Events) -> None:
         self._view = view
         self._put_back = put_back
+        self._events = events
         self._changed: dict[FunctionKey, None] = {}
         self._news = asyncio.Event()
 
@@ -67,7 +78,10 @@ class Judge:
 
     async def _look(self, key: FunctionKey) -> None:
         try:
-            verdict = judge(self._view.standing(key))
+            standing = self._view.standing(key)
+            verdict, failed = judge(standing), failure(standing)
+            if failed is not None:
+                await self._events.tell(key, subject_of(standing.stored), failed)
             if verdict is not None:
                 await self._put_back(key, verdict)
         except NotFound:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from stoker_gateway.providers.container import HEALTH_PATH, PORT, SECRETS_PATH, check_paths, environment, ready_path
+from stoker_gateway.providers.kubernetes.drift import packed_record
 from stoker_gateway.providers.kubernetes.history import packed
 from stoker_gateway.providers.kubernetes.objects import Manifest
 from stoker_gateway.providers.kubernetes.settings import DEFAULT_DEPLOY_DEADLINE
@@ -38,11 +39,13 @@ REVISION: Final = "internal.stoker.dev/revision"
 RESTART: Final = "internal.stoker.dev/restart"
 PINNED: Final = "internal.stoker.dev/image"
 HISTORY: Final = "internal.stoker.dev/history"
+RECORD: Final = "internal.stoker.dev/record"
 ROLLED_BACK: Final = "internal.stoker.dev/rolled-back"
 
 MAX_HISTORY: Final = 64 * 1024
+MAX_RECORD: Final = 32 * 1024
 MAX_ANNOTATIONS: Final = 256 * 1024
-"""Bytes: of a history, and of all annotations of an object together, which is Kubernetes' own limit."""
+"""Bytes: of a history, of a record, and of all annotations of an object together, which is Kubernetes' own limit."""
 
 PULL_SECRET_TYPES: Final = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson")
 
@@ -143,8 +146,8 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
     if release.rolled_back is not None:
         stored[ROLLED_BACK] = msgspec.json.encode(release.rolled_back).decode()
     annotations = _annotations(spec) | marks | stored
-    annotations[HISTORY] = packed(release.history, _room(annotations))
-    return {
+    annotations[HISTORY] = packed(release.history, _room(annotations, HISTORY, MAX_HISTORY))
+    made: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(spec, annotations) | _owners(spec, release.owner),
@@ -157,6 +160,9 @@ def deployment(release: Release, settings: Settings = DEFAULTS) -> Manifest:
             "template": template,
         },
     }
+    if record := packed_record(made, _room(annotations, RECORD, MAX_RECORD), without=RESTART):
+        made["metadata"]["annotations"][RECORD] = record
+    return made
 
 
 def service(spec: FunctionSpec, owner: Owner | None = None) -> Manifest:
@@ -193,10 +199,10 @@ def grace_seconds(spec: FunctionSpec) -> int:
     return math.ceil(drain + max(spec.timeout, _seconds(variables["write_timeout"])) + _CLOSING_SECONDS)
 
 
-def _room(annotations: Mapping[str, str]) -> int:
-    """Bytes that are left for the history beside these: the function itself comes first."""
-    taken = len(HISTORY) + sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
-    return min(MAX_HISTORY, MAX_ANNOTATIONS - taken)
+def _room(annotations: Mapping[str, str], name: str, most: int) -> int:
+    """Bytes that are left for another annotation beside these: the function itself comes first."""
+    taken = len(name) + sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    return min(most, MAX_ANNOTATIONS - taken)
 
 
 def _metadata(spec: FunctionSpec, annotations: Mapping[str, str]) -> Manifest:

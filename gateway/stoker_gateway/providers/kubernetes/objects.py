@@ -60,11 +60,13 @@ class StatusCondition(_Object, frozen=True):
 
 class Template(_Object, frozen=True):
     metadata: Metadata = Metadata()
+    spec: Any = None
 
 
 class DeploymentSpec(_Object, frozen=True):
     replicas: int = 1
     progress_deadline_seconds: int = 600
+    strategy: Any = None
     template: Template = Template()
 
 
@@ -129,6 +131,11 @@ class Function(_Object, frozen=True):
     metadata: Metadata
     spec: Any = None
     status: Any = None
+
+
+class Service(_Object, frozen=True):
+    metadata: Metadata
+    spec: Any = None
 
 
 class Secret(_Object, frozen=True):

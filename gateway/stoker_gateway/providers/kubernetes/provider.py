@@ -19,6 +19,7 @@ import msgspec
 from stoker_gateway.providers.base import LogLine, LogQuery, RouteListener
 from stoker_gateway.providers.kubernetes import logs, paths
 from stoker_gateway.providers.kubernetes.api import Api
+from stoker_gateway.providers.kubernetes.events import Events, Happening, subject_of
 from stoker_gateway.providers.kubernetes.judge import Judge, Verdict
 from stoker_gateway.providers.kubernetes.lease import Candidate
 from stoker_gateway.providers.kubernetes.manifests import DEFAULTS, RESTART, Release, Settings, check_spec
@@ -59,7 +60,8 @@ class KubernetesProvider:
         self._releases = Releases(api, registries, settings)
         self._view = View(api, namespaces, self._heard)
         self._locks: dict[FunctionKey, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._judge = Judge(self._view, self._put_back)
+        self._events = Events(api)
+        self._judge = Judge(self._view, self._put_back, self._events)
         self._candidate = candidate
         self._leading: list[asyncio.Task[None]] = []
 
@@ -131,11 +133,13 @@ class KubernetesProvider:
     async def _update(self, spec: FunctionSpec, resolved: Resolved, rollback_to: int = 0) -> int:
         for _ in range(ATTEMPTS):
             old = await self._releases.read(spec.key)
-            if spec == old.spec and resolved.image == old.image:
-                await self._releases.complete(old)
-                return old.revision
-            release = next_release(old, self._view.standing(spec.key), spec, resolved, rollback_to)
             try:
+                if spec == old.spec and resolved.image == old.image:
+                    await self._releases.complete(old)
+                    if old.drift and (made := await self._releases.set_right(old)):
+                        self._view.saw(made)
+                    return old.revision
+                release = next_release(old, self._view.standing(spec.key), spec, resolved, rollback_to)
                 self._view.saw(await self._releases.replace(old, release))
             except Conflict:
                 continue  # somebody else has changed it in between
@@ -172,6 +176,8 @@ class KubernetesProvider:
                 "%s: revision %d failed, and %d is put back: %s", key, old.revision, kept.number, trouble.message
             )
             self._view.saw(await self._releases.replace(old, release))
+        told = f"revision {old.revision} failed, and {kept.number} is put back: {trouble.message}"
+        await self._events.tell(key, subject_of(old), Happening("RolledBack", told, str(old.revision)))
 
     def revisions(self, key: FunctionKey) -> list[Kept]:
         return self._view.find(key).revisions()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stoker_gateway.providers.images.credentials import Login, read_pull_secret
 from stoker_gateway.providers.kubernetes import paths
 from stoker_gateway.providers.kubernetes.api import Api
+from stoker_gateway.providers.kubernetes.drift import differences, unpacked_record
 from stoker_gateway.providers.kubernetes.manifests import (
     PULL_SECRET_TYPES,
     Mounts,
@@ -22,7 +23,7 @@ from stoker_gateway.providers.kubernetes.manifests import (
     mounts_of,
     service,
 )
-from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Named, Secret
+from stoker_gateway.providers.kubernetes.objects import Deployment, Ignored, Manifest, Named, Secret, Service
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.providers.kubernetes.standing import Standing, Stored, stored_of
 from stoker_gateway.revisions import Kept, extended
@@ -144,7 +145,7 @@ class Releases:
 
     async def complete(self, stored: Stored) -> None:
         """Make its Service if there is none: a deploy may have broken off before, or somebody removed it."""
-        await self.ensure_service(stored.spec, stored.owner or Owner("apps/v1", "Deployment", stored.uid))
+        await self.ensure_service(stored.spec, owner_of_service(stored))
 
     async def ensure_service(self, spec: FunctionSpec, owner: Owner) -> None:
         """Make it if there is none. Raises `Taken`."""
@@ -187,6 +188,31 @@ class Releases:
         """Raises what `replace` would, and changes nothing."""
         await self._put(old, release, {"dryRun": "All"})
 
+    async def set_right(self, old: Stored) -> Deployment | None:
+        """Undo what others have changed in the Deployment; None where that would not help.
+
+        The cluster itself may insist on a change, by a webhook, so it is asked first what would come of it: else each
+        look would be another write. Raises `Conflict` when the Deployment is not as `old` says any more.
+        """
+        record = unpacked_record(old.packed_record)
+        record["metadata"] = record.get("metadata", {}) | {"resourceVersion": old.resource_version}
+        path, what = paths.deployment(old.spec.key), f"deployment {old.spec.service!r}"
+        tried = stored_of(await self._api.patch(path, record, Deployment, what, {"dryRun": "All"}))
+        if tried is None or tried.drift == old.drift:
+            return None
+        return await self._api.patch(path, record, Deployment, what)
+
+    async def set_service_right(self, stored: Stored, found: Service) -> bool:
+        """The same of its Service; whether there was anything to do."""
+        wanted, there = service(stored.spec)["spec"], found.spec if isinstance(found.spec, dict) else {}
+        selector = there.get("selector") or {}
+        if not any(differences(wanted, there)) and selector == wanted["selector"]:
+            return False
+        spec = wanted | {"selector": dict.fromkeys(selector) | wanted["selector"]}
+        body = {"metadata": {"resourceVersion": found.metadata.resource_version}, "spec": spec}
+        await self._api.patch(paths.service(stored.spec.key), body, Ignored, f"service {stored.spec.service!r}")
+        return True
+
     async def _put(self, old: Stored, release: Release, query: Mapping[str, str] = {}) -> Deployment:
         spec, body = release.spec, deployment(release, self._settings)
         body["metadata"]["resourceVersion"] = old.resource_version
@@ -206,6 +232,10 @@ class Releases:
             await self._api.delete(paths.service(key), f"service {key.name!r}")
         except NotFound:
             pass
+
+
+def owner_of_service(stored: Stored) -> Owner:
+    return stored.owner or Owner("apps/v1", "Deployment", stored.uid)
 
 
 def next_release(

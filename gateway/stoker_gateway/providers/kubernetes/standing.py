@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from stoker_gateway.providers.kubernetes.drift import drift_of
 from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import (
     HISTORY,
     IDENTITY,
     PINNED,
+    RECORD,
     RESTART,
     REVISION,
     ROLLED_BACK,
@@ -50,6 +52,10 @@ class Stored:
     refusal: str
     rolled_back: RolledBack | None
     packed_history: str
+    packed_record: str
+    generation: int
+    drift: tuple[str, ...]
+    """The fields that somebody else has changed since."""
     owner: Owner | None = None
     """The object that asks for it, such as a Function resource."""
 
@@ -84,6 +90,9 @@ def stored_of(deployment: Deployment) -> Stored | None:
         refusal=_refusal(deployment),
         rolled_back=_rolled_back(metadata.annotation(ROLLED_BACK)),
         packed_history=metadata.annotation(HISTORY),
+        packed_record=metadata.annotation(RECORD),
+        generation=metadata.generation,
+        drift=drift_of(deployment, metadata.annotation(RECORD)),
         owner=_owner(metadata),
     )
 

@@ -12,14 +12,17 @@ from time import monotonic
 
 from stoker_gateway.providers.kubernetes import paths
 from stoker_gateway.providers.kubernetes.api import Api
+from stoker_gateway.providers.kubernetes.drift import named
+from stoker_gateway.providers.kubernetes.events import Events, Happening
 from stoker_gateway.providers.kubernetes.manifests import SELECTOR
-from stoker_gateway.providers.kubernetes.objects import Function, List, Named
+from stoker_gateway.providers.kubernetes.objects import Function, List, Manifest, Service
 from stoker_gateway.providers.kubernetes.operator.functions import Functions
 from stoker_gateway.providers.kubernetes.operator.reconciler import Reconciler
-from stoker_gateway.providers.kubernetes.operator.status import differs, status_of
+from stoker_gateway.providers.kubernetes.operator.status import differs, reason_of, set_back_before, status_of
 from stoker_gateway.providers.kubernetes.operator.work_queue import WorkQueue
 from stoker_gateway.providers.kubernetes.releases import Releases
 from stoker_gateway.providers.kubernetes.view import View
+from stoker_gateway.providers.text import one_line
 from stoker_sdk.errors import Conflict, NotFound, StokerError
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import now_rfc3339
@@ -42,6 +45,7 @@ class Operator:
         releases: Releases,
         reconciler: Reconciler,
         locks: Mapping[FunctionKey, asyncio.Lock],
+        events: Events,
     ) -> None:
         self._api = api
         self._functions = functions
@@ -49,6 +53,7 @@ class Operator:
         self._releases = releases
         self._reconciler = reconciler
         self._locks = locks
+        self._events = events
         self._queue: WorkQueue[FunctionKey] = WorkQueue()
         self._news = asyncio.Event()
         self._runs = False
@@ -81,21 +86,25 @@ class Operator:
         """Look at everything once more. Where all is as it should be, the only requests are lists of Services."""
         for key in self._functions.all_keys():
             self.note(key)
-        there: set[FunctionKey] = set()
+        there: dict[FunctionKey, Service] = {}
         for namespace in self._functions.namespaces:
             found = await self._api.get(
-                paths.services(namespace), List[Named], f"services of {namespace!r}", {"labelSelector": SELECTOR}
+                paths.services(namespace), List[Service], f"services of {namespace!r}", {"labelSelector": SELECTOR}
             )
-            there |= {FunctionKey(namespace, one.metadata.name) for one in found.items}
+            there |= {FunctionKey(namespace, one.metadata.name): one for one in found.items}
         for key in self._functions.all_keys():
-            if key not in there:
-                await self._ensure_service(key)
+            await self._look_at_service(key, there.get(key))
 
-    async def _ensure_service(self, key: FunctionKey) -> None:
+    async def _look_at_service(self, key: FunctionKey, found: Service | None) -> None:
+        """Make it, or undo what others have changed in it."""
         async with self._locks[key]:
             function, stored = self._functions.get(key), self._view.get(key)
-            if function is not None and stored is not None and stored.owner == self._reconciler.owner(function):
+            if function is None or stored is None or stored.owner != self._reconciler.owner(function):
+                return
+            if found is None:
                 await self._releases.ensure_service(stored.spec, stored.owner)
+            elif await self._releases.set_service_right(stored, found):
+                log.warning("%s: set back what was changed in the Service", key)
 
     async def _resync(self) -> None:
         while True:
@@ -111,7 +120,7 @@ class Operator:
         while True:
             key = await self._next()
             try:
-                await self._handle(key)
+                was_changed = await self._handle(key)
             except NotFound:
                 self._queue.done(key, monotonic())  # it has gone meanwhile
             except StokerError as error:
@@ -121,7 +130,8 @@ class Operator:
                 log.exception("%s: the operator failed", key)
                 self._queue.failed(key, monotonic())
             else:
-                self._queue.done(key, monotonic())
+                # Looked at again soon where somebody had changed it, and later each time: he may do so for ever.
+                (self._queue.failed if was_changed else self._queue.done)(key, monotonic())
 
     async def _next(self) -> FunctionKey:
         while (key := self._queue.take(monotonic())) is None:
@@ -134,34 +144,49 @@ class Operator:
                 pass
         return key
 
-    async def _handle(self, key: FunctionKey) -> None:
+    async def _handle(self, key: FunctionKey) -> bool:
+        """Whether somebody had changed by hand what was made for the resource."""
         async with self._locks[key]:
             function = self._functions.get(key)
             if function is None or function.metadata.deletion_timestamp:
-                return
+                return False
+            fields: tuple[str, ...] = ()
             try:
                 if not self._reconciler.is_settled(function):
                     await self._reconciler.reconcile(key)
+                fields = await self._reconciler.set_right(function)
             except NotFound:
                 raise
             except StokerError as error:
                 await self._tell(key, error)
                 raise
-            await self._tell(key, None)
+            await self._tell(key, None, len(fields))
+            if fields and (stored := self._view.get(key)):
+                text = f"set back what was changed in the Deployment: {named(fields)}"
+                log.warning("%s: %s", key, text)
+                happening = Happening("SetBack", text, str(stored.generation), warns=False)
+                await self._events.tell(key, self._reconciler.owner(function), happening)
+            return bool(fields)
 
-    async def _tell(self, key: FunctionKey, error: StokerError | None) -> None:
-        """Write the status, where it differs."""
+    async def _tell(self, key: FunctionKey, error: StokerError | None, set_back: int = 0) -> None:
+        """Write the status, where it differs, and what is in the way as an event too."""
         function = self._functions.get(key)
         if function is None:
             return
         status = self._status(key, function, error)
-        if differs(function, status):
-            try:
-                await self._functions.write_status(function, status)
-            except Conflict:
-                self.note(key)  # it was changed since, and is looked at again
+        if set_back:
+            status["setBack"] = set_back_before(function) + 1
+        if not differs(function, status):
+            return
+        try:
+            await self._functions.write_status(function, status)
+        except Conflict:
+            self.note(key)  # it was changed since, and is looked at again
+        if error is not None:
+            happening = Happening(reason_of(error), one_line(str(error)), f"{function.metadata.generation} {error}")
+            await self._events.tell(key, self._reconciler.owner(function), happening)
 
-    def _status(self, key: FunctionKey, function: Function, error: StokerError | None) -> dict[str, object]:
+    def _status(self, key: FunctionKey, function: Function, error: StokerError | None) -> Manifest:
         stored = self._view.get(key)
         ours = stored is not None and stored.owner == self._reconciler.owner(function)
         standing = self._view.standing(key) if ours else None

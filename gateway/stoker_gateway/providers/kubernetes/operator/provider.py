@@ -42,7 +42,9 @@ class OperatorProvider(KubernetesProvider):
         super().__init__(api, namespaces, registries, settings, candidate)
         self._functions = Functions(api, group, namespaces, self._resource_changed)
         self._reconciler = Reconciler(self._functions, self._view, self._releases)
-        self.operator = Operator(api, self._functions, self._view, self._releases, self._reconciler, self._locks)
+        self.operator = Operator(
+            api, self._functions, self._view, self._releases, self._reconciler, self._locks, self._events
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listener: RouteListener) -> None:

@@ -6,13 +6,15 @@ it was read: whoever decides by an old resource finds that the Deployment has ch
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from stoker_gateway.providers.kubernetes.drift import named
 from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import Owner, Release
 from stoker_gateway.providers.kubernetes.objects import Function
 from stoker_gateway.providers.kubernetes.operator.functions import Functions
-from stoker_gateway.providers.kubernetes.operator.resource import Wanted, owner, wanted
+from stoker_gateway.providers.kubernetes.operator.resource import Wanted, key_of, owner, wanted
 from stoker_gateway.providers.kubernetes.releases import Releases, Resolved, Taken, next_release
 from stoker_gateway.providers.kubernetes.standing import Stored
 from stoker_gateway.providers.kubernetes.view import View
@@ -21,6 +23,8 @@ from stoker_sdk.errors import BadInput, Conflict, NotFound, Unavailable
 from stoker_sdk.function_resource import KIND
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.units import now_rfc3339
+
+log = logging.getLogger("stoker.kubernetes")
 
 _ATTEMPTS = 5
 
@@ -32,10 +36,12 @@ class Reconciler:
         self._functions = functions
         self._view = view
         self._releases = releases
+        self._insisted: dict[FunctionKey, tuple[str, int]] = {}
+        """The Deployments in which the cluster wants what others have changed, by uid and generation."""
 
     def is_settled(self, function: Function) -> bool:
         """Whether the function is as its resource says, by what the watches have told: no request is made."""
-        stored = self._view.get(FunctionKey(function.metadata.namespace, function.metadata.name))
+        stored = self._view.get(key_of(function))
         if stored is None:
             return False
         try:
@@ -70,6 +76,27 @@ class Reconciler:
             except (Conflict, NotFound):
                 pass  # somebody else has changed it in between
         raise Conflict(f"function {key.name!r} is being changed by others all the time: try again")
+
+    async def set_right(self, function: Function) -> tuple[str, ...]:
+        """Undo what others have changed in the Deployment that was made for it; which fields that were.
+
+        Where the watches have told of no such change, no request is made.
+        """
+        key = key_of(function)
+        stored = self._view.get(key)
+        if stored is None or not stored.drift or stored.owner != self.owner(function):
+            return ()
+        if self._insisted.get(key) == (stored.uid, stored.generation):
+            return ()
+        old = await self._releases.read(key)
+        made = await self._releases.set_right(old) if old.drift else None
+        if made is not None:
+            self._view.saw(made)
+            return old.drift
+        if old.drift:
+            self._insisted[key] = (old.uid, old.generation)
+            log.warning("%s: something in the cluster insists on another value of %s", key, named(old.drift))
+        return ()
 
     def _check_owner(self, function: Function, old: Stored) -> None:
         name, namespace = function.metadata.name, function.metadata.namespace

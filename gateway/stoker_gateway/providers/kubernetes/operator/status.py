@@ -50,6 +50,17 @@ def differs(function: Function, status: Manifest) -> bool:
     return any(before.get(name) != value for name, value in status.items())
 
 
+def set_back_before(function: Function) -> int:
+    """How often something was set back, as its status says."""
+    before = function.status.get("setBack") if isinstance(function.status, dict) else None
+    return before if isinstance(before, int) else 0
+
+
+def reason_of(error: StokerError) -> str:
+    """In the one word that conditions and events have."""
+    return next((reason for kind, reason in _ERRORS if isinstance(error, kind)), "Failed")
+
+
 def told(function: Function) -> str:
     """Why it is not ready, as its status says."""
     before = function.status if isinstance(function.status, dict) else {}
@@ -70,7 +81,7 @@ def _conditions(
     condition: Condition | None, undone: RolledBack | None, error: StokerError | None
 ) -> list[dict[str, Any]]:
     if error is not None:
-        reason = next((reason for kind, reason in _ERRORS if isinstance(error, kind)), "Failed")
+        reason = reason_of(error)
         stalled = reason != "Unavailable"
         return _pair("False", stalled, reason, one_line(str(error)))
     if condition is None:
