@@ -22,7 +22,7 @@ from stoker_gateway.providers.kubernetes.operator.provider import OperatorProvid
 from stoker_gateway.providers.kubernetes.provider import KubernetesProvider
 from stoker_gateway.providers.kubernetes.registry import Registries
 from stoker_gateway.routes import Route
-from stoker_sdk.errors import Conflict, NotFound
+from stoker_sdk.errors import Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.function_resource import GROUP, resource_of
 from stoker_sdk.names import FunctionKey
@@ -383,18 +383,21 @@ async def test_what_the_api_removes_is_not_brought_back(server: ObjectServer, tm
         assert server.objects == {}
 
 
-async def test_a_function_that_was_deployed_without_a_resource_is_left_alone(
+@asynccontextmanager
+async def deployed_without_the_operator(server: ObjectServer, folder: Path) -> AsyncIterator[Object]:
+    plain = KubernetesProvider(await open_api(server.kubeconfig(folder)), ("fn",), Registries())
+    await plain.start(nobody)
+    await plain.deploy(spec(env_vars={"A": "0"}), create=True)
+    await plain.deploy(spec(), create=False)
+    await plain.close()
+    yield server.objects[f"{DEPLOYMENTS}/greet"]
+
+
+async def test_a_function_that_was_deployed_without_a_resource_is_left_alone_by_one_of_its_name(
     server: ObjectServer, tmp_path: Path
 ) -> None:
-    plain = KubernetesProvider(await open_api(server.kubeconfig(tmp_path)), ("fn",), Registries())
-    await plain.start(nobody)
-    await plain.deploy(spec(), create=True)
-    await plain.close()
-    before = server.objects[f"{DEPLOYMENTS}/greet"]
-    async with operated(server, tmp_path) as (provider,):
+    async with deployed_without_the_operator(server, tmp_path) as before, operated(server, tmp_path) as (provider,):
         assert [status.name for status in provider.list("fn")] == ["greet"]
-        with pytest.raises(Conflict, match="remove it, and deploy it again"):
-            await provider.deploy(spec(env_vars={"A": "1"}), create=False)
         ask(server)
         await until(lambda: is_told(server))
         assert ready(server)["reason"] == "NameTaken" and "deployed without this resource" in ready(server)["message"]
@@ -405,6 +408,36 @@ async def test_a_function_that_was_deployed_without_a_resource_is_left_alone(
         assert f"{DEPLOYMENTS}/greet" not in server.objects
         with pytest.raises(NotFound):
             await provider.remove(GREET)
+
+
+async def test_a_deploy_gives_it_a_resource_and_touches_no_pod(server: ObjectServer, tmp_path: Path) -> None:
+    async with deployed_without_the_operator(server, tmp_path) as before, operated(server, tmp_path, 3) as providers:
+        assert await providers[0].deploy(spec(), create=False) == 2
+        await until(lambda: is_told(server))
+        uid = server.objects[f"{FUNCTIONS}/greet"]["metadata"]["uid"]
+        for folder in (DEPLOYMENTS, SERVICES):
+            (owner,) = server.objects[f"{folder}/greet"]["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["uid"]) == ("Function", uid)
+        assert server.objects[f"{DEPLOYMENTS}/greet"]["spec"] == before["spec"] and not told_events(server)
+        assert [one.number for one in providers[0].revisions(GREET)] == [1, 2]
+        assert await providers[1].deploy(spec(env_vars={"A": "1"}), create=False) == 3
+        await until(lambda: is_told(server))
+        assert await providers[2].rollback(GREET, 2) == 4
+        ask(server, env_vars={"B": "1"})
+        await until(lambda: revision(server) == 5)
+
+
+async def test_a_rollback_does_so_too_and_what_breaks_off_is_finished_by_the_operator(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    async with deployed_without_the_operator(server, tmp_path), operated(server, tmp_path, 2) as providers:
+        server.refused.add(("PATCH", f"{DEPLOYMENTS}/greet"))
+        with pytest.raises(StokerError, match="not allowed"):
+            await providers[0].rollback(GREET, 1)
+        server.refused.clear()
+        await until(lambda: "ownerReferences" in server.objects[f"{DEPLOYMENTS}/greet"]["metadata"])
+        assert revision(server) == 2
+        assert await providers[1].rollback(GREET, 1) == 3
 
 
 async def test_a_resource_that_nobody_can_read_disturbs_no_other(server: ObjectServer, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ What it finds, which is the whole interface between Stoker and a language's runt
   `STOKER_REPLACE_AFTER` (60 s; 0: never); in a container that is all that the cluster sees;
 * `STOKER_HEALTH_PERIOD`, `STOKER_HEALTH_TIMEOUT` (seconds), `STOKER_HEALTH_FAILURES`, `STOKER_HEALTH_SUCCESSES`: how
   often it is to ask its function for its health, and how many answers in a row change its state (the first answer,
-  before it is ready, does so alone); it may say 20 lines at once and then one a second, and who says more is not heard from then on;
+  before it is ready, does so alone); it may say 20 lines at once and then one a second, and who says more is not heard
+  from then on;
 * `STOKER_CONNECTIONS`: how many connections it may open, its share of the function's budget; 0 when none is declared;
 * `exec_timeout`, `max_inflight`, `STOKER_CONCURRENCY`, `STOKER_SECRETS`: the limits and the folder of secrets.
 

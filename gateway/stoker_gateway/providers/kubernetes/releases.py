@@ -188,6 +188,15 @@ class Releases:
         """Raises what `replace` would, and changes nothing."""
         await self._put(old, release, {"dryRun": "All"})
 
+    async def adopt(self, old: Stored, owner: Owner) -> Deployment:
+        """Give both objects to another; its pods are not touched. Raises `Conflict` as `replace` does."""
+        await self.complete(old)
+        given: Manifest = {"metadata": {"ownerReferences": service(old.spec, owner)["metadata"]["ownerReferences"]}}
+        await self._api.patch(paths.service(old.spec.key), given, Ignored, f"service {old.spec.service!r}")
+        given["metadata"]["resourceVersion"] = old.resource_version
+        path, what = paths.deployment(old.spec.key), f"deployment {old.spec.service!r}"
+        return await self._api.patch(path, given, Deployment, what)
+
     async def set_right(self, old: Stored) -> Deployment | None:
         """Undo what others have changed in the Deployment; None where that would not help.
 

@@ -102,10 +102,8 @@ class OperatorProvider(KubernetesProvider):
             old = await self._releases.find(spec.key)
             function = await self._functions.read(spec.key)
             if function is None:
-                raise Conflict(
-                    f"function {spec.service!r} has no resource, because it was deployed without the operator: "
-                    "remove it, and deploy it again"
-                )
+                await self._adopt(spec.key, old)
+                continue
             try:
                 is_asked = wanted(function).spec == spec
             except BadInput:
@@ -120,6 +118,16 @@ class OperatorProvider(KubernetesProvider):
                     continue  # somebody else has changed it in between
             return await self._reconciler.reconcile(spec.key)
         raise Conflict(f"function {spec.service!r} is being changed by others all the time: try again")
+
+    async def _adopt(self, key: FunctionKey, old: Stored | None) -> None:
+        """Give what was deployed without the operator a resource, which asks for what there is already.
+
+        What cannot be finished here the operator finishes: to take the resource back could remove the function.
+        """
+        if old is None or old.owner is not None:
+            raise Conflict(f"function {key.name!r} has no resource of its own: remove it, and deploy it again")
+        await self._functions.create(Wanted(old.spec, old.image, adopts=old.uid))
+        await self._reconciler.reconcile(key)
 
     def _next(self, old: Stored, spec: FunctionSpec, resolved: Resolved, rollback_to: int) -> Release:
         standing = self._view.standing(spec.key) if self._view.get(spec.key) else None

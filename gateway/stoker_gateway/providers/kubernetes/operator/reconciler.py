@@ -65,6 +65,9 @@ class Reconciler:
                 raise NotFound(f"function {key.name!r} is removed, or is just being removed")
             asked = wanted(function)
             if old is not None:
+                if old.owner is None and old.uid == asked.adopts:
+                    await self._adopt(function, old)
+                    continue
                 self._check_owner(function, old)
                 if asked.is_done(old):
                     return old.revision
@@ -106,8 +109,16 @@ class Reconciler:
             raise Unavailable(f"deployment {name!r} in namespace {namespace!r} is a removed function's, and just goes")
         raise Taken(
             f"deployment {name!r} in namespace {namespace!r} is a function that was deployed without this resource: "
-            f"when that is gone (kubectl delete deployment -n {namespace} {name}), the resource takes its place"
+            f"deploy it by the stoker command, which gives it one; or, when it is gone (kubectl delete deployment "
+            f"-n {namespace} {name}), the resource takes its place"
         )
+
+    async def _adopt(self, function: Function, old: Stored) -> None:
+        """Make it the resource's, unless somebody else has changed it in between."""
+        try:
+            self._view.saw(await self._releases.adopt(old, self.owner(function)))
+        except Conflict:
+            pass
 
     async def _update(self, old: Stored, asked: Wanted) -> int:
         standing = self._view.standing(asked.spec.key) if self._view.get(asked.spec.key) else None

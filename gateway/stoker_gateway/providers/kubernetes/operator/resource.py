@@ -23,13 +23,15 @@ class Mark(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What the API knows of a deploy and the fields of the resource cannot say, as an annotation of it.
 
     It is of one content: `of` is its sum, so that it counts no more when somebody changes the resource otherwise.
-    `after` is the function's revision when this was asked for: what had failed before may be tried again.
+    `after` is the function's revision when this was asked for: what had failed before may be tried again. `adopts` is
+    the uid of a Deployment that was made without the operator, and becomes the resource's.
     """
 
     of: str
     image: str
     rollback_to: int = 0
     after: int = 0
+    adopts: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Wanted:
     image: str = ""
     rollback_to: int = 0
     after: int = 0
+    adopts: str = ""
 
     def is_done(self, stored: Stored) -> bool:
         """Whether nothing is left to do. The registry is asked when the resource changes, not at each look at it."""
@@ -69,12 +72,14 @@ def wanted(function: Function) -> Wanted:
         mark = msgspec.json.decode(metadata.annotation(MARK), type=Mark)
     except msgspec.DecodeError:
         return Wanted(spec)
-    return Wanted(spec, mark.image, mark.rollback_to, mark.after) if mark.of == _sum(spec) else Wanted(spec)
+    if mark.of != _sum(spec):
+        return Wanted(spec)
+    return Wanted(spec, mark.image, mark.rollback_to, mark.after, mark.adopts)
 
 
 def manifest(asked: Wanted, group: str) -> Manifest:
     """The resource that asks for it."""
-    mark = Mark(_sum(asked.spec), asked.image, asked.rollback_to, asked.after)
+    mark = Mark(_sum(asked.spec), asked.image, asked.rollback_to, asked.after, asked.adopts)
     made = resource_of(asked.spec, group)
     made["metadata"]["annotations"] = {MARK: msgspec.json.encode(mark).decode()}
     return made
