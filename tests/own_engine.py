@@ -22,10 +22,10 @@ class OwnEngine:
 
     def start(self) -> OwnEngine:
         folders = [f"--{name}={self._folder / name}" for name in ("data-root", "exec-root", "pidfile")]
-        _run(
-            "ip", "link", "add", _BRIDGE, "type", "bridge"
-        )  # with `--bridge=none` it would remove docker0, whosever that is
-        _run("ip", "address", "add", _ADDRESS, "dev", _BRIDGE)
+        if not Path("/sys/class/net", _BRIDGE).exists():  # it outlives a kill
+            # With `--bridge=none` the Engine would remove docker0, whosever that is.
+            _run("ip", "link", "add", _BRIDGE, "type", "bridge")
+            _run("ip", "address", "add", _ADDRESS, "dev", _BRIDGE)
         command = [
             "/usr/sbin/dockerd",
             "-H",
@@ -59,8 +59,16 @@ class OwnEngine:
         self._process.wait(60)
         _run("ip", "link", "delete", _BRIDGE)
 
+    def kill(self) -> None:
+        """By SIGKILL: its containers run on until it is started again."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(60)
+
     def delete(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and Path("/sys/class/net", _BRIDGE).exists():
+            if self._process.poll() is not None:
+                self.start()  # only it can end what it has left
             self.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -115,6 +115,11 @@ class DataDir:
         return self.path / "containers"
 
     @property
+    def pulled_images(self) -> Path:
+        """Which images of the Docker Engine this platform has fetched."""
+        return self.path / "pulled-images.json"
+
+    @property
     def seal_key(self) -> Path:
         """Mode 0600; the private key of what `stoker secret seal` seals, raw."""
         return self.path / "seal.key"

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aiohttp import ClientSession, TCPConnector
@@ -22,6 +22,7 @@ from stoker_gateway.providers.docker.engine import Container, Engine, EngineAway
 from stoker_gateway.providers.docker.images import Images, Logins
 from stoker_gateway.providers.docker.life import Life, Wish, World
 from stoker_gateway.providers.docker.probe import Probe
+from stoker_gateway.providers.docker.pulled import PulledImages
 from stoker_gateway.providers.images.credentials import read_docker_config
 from stoker_gateway.providers.local.launch import Launcher, RunDir, limits_of
 from stoker_gateway.providers.local.plan import Replica
@@ -153,6 +154,10 @@ class Containers:
         await self.open()
         return await self._images.pin(spec, self._logins(spec)[0])
 
+    async def collect(self, used: Collection[str], keep: float) -> None:
+        if self._up.is_set():
+            await self._images.collect(used, keep)
+
     def prepare(self, spec: FunctionSpec) -> None:
         self._launcher.prepare_folders(spec, self._group(spec.key), self._logins(spec)[1])
 
@@ -270,7 +275,9 @@ class Containers:
 def connect(host: str, config: Path, data: DataDir, run: RunDir, launcher: Launcher, owners: Owners) -> Containers:
     """The containers of this data folder at the Engine `host`; nothing is asked of it yet. Raises `BadInput`."""
     engine = Engine(host)
-    return Containers(engine, Images(engine, config), _place(data, run), data, run, launcher, owners)
+    return Containers(
+        engine, Images(engine, config, PulledImages(data.pulled_images)), _place(data, run), data, run, launcher, owners
+    )
 
 
 def _place(data: DataDir, run: RunDir) -> Place:

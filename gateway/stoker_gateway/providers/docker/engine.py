@@ -145,6 +145,10 @@ class Engine:
                     done, total = (sum(getattr(one, part) for one in layers.values()) for part in ("current", "total"))
                     progress(f"{told.status.lower()}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
+    async def remove_image(self, name: str) -> None:
+        """The name; and what it means, if it has no other. Raises `Conflict` while a container is made of it."""
+        await self._do("DELETE", f"/images/{_path(name)}", f"image {name}")
+
     # Containers
 
     async def create(self, name: str, body: Body) -> str:

@@ -8,18 +8,22 @@ pushed is pinned by the id that it has here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from stoker_gateway.providers.docker.engine import Engine, EngineAway, Forbidden
+from stoker_gateway.providers.docker.pulled import PulledImages
 from stoker_gateway.providers.images.credentials import Login, login_for, read_docker_config
 from stoker_gateway.providers.images.reference import Reference, parse_reference
 from stoker_gateway.providers.local.artefacts import CONTAINER
-from stoker_sdk.errors import BadInput, NotFound, StokerError, Unavailable
+from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.function import FunctionSpec
+
+log = logging.getLogger("stoker.docker")
 
 Logins = Iterable[Mapping[str, Login]]
 
@@ -31,9 +35,10 @@ _PULL_SECONDS: Final = 1800.0
 class Images:
     """The images of one Engine. `config` is the Docker configuration of the platform's user, if he has one."""
 
-    def __init__(self, engine: Engine, config: Path) -> None:
+    def __init__(self, engine: Engine, config: Path, pulled: PulledImages) -> None:
         self._engine = engine
         self._config = config
+        self._pulled = pulled
         self._pulling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def pin(self, spec: FunctionSpec, logins: Logins) -> str:
@@ -92,10 +97,25 @@ class Images:
                 raise StokerError(f"image {image} was built here and is gone: build it again, and deploy it")
             login = login_for(parse_reference(image), [*logins, await self._own_logins()])
             progress(f"pulling {image}")
+            self._pulled.pulls(image)
             async with asyncio.timeout(_PULL_SECONDS):
                 await self._engine.pull(
                     image, login.for_engine if login else "", lambda how: progress(f"pulling {image}: {how}")
                 )
+
+    async def collect(self, used: Collection[str], keep: float) -> None:
+        """Remove those that were fetched here, and that nothing has used for `keep` seconds."""
+        for image in self._pulled.unused(used, keep):
+            async with self._pulling[image]:
+                try:
+                    await self._engine.remove_image(image)
+                except NotFound:
+                    pass
+                except Conflict:
+                    continue  # another platform runs it
+            log.info("removed image %s, which no function needs any more", image)
+            self._pulled.is_gone(image)
+            self._pulling.pop(image, None)
 
 
 def _refused(reference: Reference, login: Login | None) -> BadInput:

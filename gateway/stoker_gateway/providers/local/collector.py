@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from stoker_gateway.providers.local.artefacts import read_manifest
@@ -27,11 +27,20 @@ _TRASH = ".trash-"
 
 
 class Collector:
-    """`used()` gives the digests of all artefacts that the kept revisions of stored functions name."""
+    """`used()` gives the digests of all artefacts that the kept revisions of stored functions name; `images(keep)`
+    removes what of containers' images nothing has used for so long.
+    """
 
-    def __init__(self, data: DataDir, used: Callable[[], set[str]], keep: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self,
+        data: DataDir,
+        used: Callable[[], set[str]],
+        images: Callable[[float], Awaitable[None]] | None = None,
+        keep: float = KEEP_SECONDS,
+    ) -> None:
         self._data = data
         self._used = used
+        self._images = images
         self._keep = keep
 
     async def run(self) -> None:
@@ -51,6 +60,8 @@ class Collector:
             log.info("removing %d unused artefacts, %d unused environments", artefacts, environments)
         for folder in (self._data.artefacts, self._data.environments):
             await asyncio.to_thread(_empty_trash, folder)
+        if self._images is not None:
+            await self._images(self._keep)
 
     def _set_aside(self, folder: Path, used: set[str]) -> int:
         """Rename what goes; how many went."""

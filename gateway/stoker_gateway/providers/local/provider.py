@@ -69,7 +69,7 @@ class LocalProvider:
         self._dirty: dict[FunctionKey, Record] = {}
         self._saving: asyncio.Task[None] | None = None
         self._locks: dict[FunctionKey, asyncio.Lock] = {}
-        self._collector = Collector(data, self._used_artefacts)
+        self._collector = Collector(data, self._used_artefacts, self._collect_images)
         self._collecting: asyncio.Task[None] | None = None
 
     async def start(self, listener: RouteListener) -> None:
@@ -169,6 +169,13 @@ class LocalProvider:
         specs = [kept.spec for record in records for kept in record.revisions]
         specs += [record.serving_spec for record in records if record.serving_spec is not None]
         return {digest for spec in specs if (digest := spec.image.rpartition("sha256:")[2])}
+
+    async def _collect_images(self, keep: float) -> None:
+        """The same of containers' images."""
+        if self._containers is not None:
+            records = [function.record for function in [*self._functions.values(), *self._leaving]]
+            used = {kept.image for record in records for kept in record.revisions}
+            await self._containers.collect(used, keep)
 
     async def close(self) -> None:
         if self._collecting is not None:

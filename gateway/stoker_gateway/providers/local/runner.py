@@ -5,7 +5,7 @@ A runner tells the replica's owner what becomes of it, and forgets it when it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,9 @@ class ContainerRunner(Runner, Protocol):
 
     async def pin(self, spec: FunctionSpec) -> str:
         """The image that the function's tag means now. Raises `BadInput`, `NotFound` (a secret), `Unavailable`."""
+
+    async def collect(self, used: Collection[str], keep: float) -> None:
+        """Remove images that were fetched for functions, where none of `used` and none for `keep` seconds."""
 
 
 ContainerRunners = Callable[[Owners], ContainerRunner]
