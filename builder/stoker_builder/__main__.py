@@ -1,8 +1,8 @@
 """`python -m stoker_builder --data-dir DIR`: one local build, as a process of its own.
 
-Standard input is the request's tar (`stoker_sdk.archive`). Standard output is lines of JSON: `{"log": TEXT}`
-any number of times, then exactly one of `{"image": REFERENCE, "cached": BOOL}` (exit code 0) and `{"error":
-MESSAGE, "code": CODE}` (exit code 1). Standard error is for bugs only. SIGTERM, or a reader that goes away,
+Standard input is the request's tar (`stoker_sdk.archive`). Standard output is lines of JSON: `{"log": TEXT}` any number
+of times, then exactly one of `{"image": REFERENCE, "cached": BOOL, "seconds": {PART: NUMBER}}` (exit code 0) and
+`{"error": MESSAGE, "code": CODE}` (exit code 1). Standard error is for bugs only. SIGTERM, or a reader that goes away,
 ends it and all that it started.
 """
 
@@ -38,7 +38,7 @@ def main() -> int:
         data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         ids = UserIds(data.ids, arguments.first_id, arguments.id_count) if os.geteuid() == 0 else None
         built = build(sys.stdin.buffer, read_config(data, ids, os.environ), report)
-        report.result(built.image, built.cached)
+        report.result(built.image, built.cached, built.seconds)
     except StokerError as error:
         return _fail(report, str(error), error.code)
     except Cancelled:

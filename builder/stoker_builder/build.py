@@ -7,8 +7,9 @@ artefact's digest, so that two builds of the same inputs make one artefact.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,10 +29,11 @@ from stoker_sdk.function import LOCAL_REGISTRY
 
 @dataclass(frozen=True)
 class Built:
-    """The artefact's reference as deploy takes it, and whether it was there already."""
+    """The artefact's reference as deploy takes it, whether it was there already, and how long its tests took."""
 
     image: str
     cached: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def build(stream: BinaryIO, config: Config, report: Report) -> Built:
@@ -50,11 +52,12 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         with lock(config.data.builds / "locks" / f"artefact-{plan.digest}", _waiting(report)):
             if _is_published(plan, config):
                 return Built(image, cached=True)
-            _make(plan, config, report, staging)
-    return Built(image, cached=False)
+            seconds = _make(plan, config, report, staging)
+    return Built(image, cached=False, seconds=seconds)
 
 
-def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
+def _make(plan: Plan, config: Config, report: Report, staging: Path) -> dict[str, float]:
+    """Returns the seconds of the parts that are told."""
     settings = step_settings(plan.request.build_args, config)
     for note in plan.template.notes:
         report.log(note)
@@ -72,14 +75,17 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path) -> None:
     final, function = config.data.artefact(plan.digest), staging / "function"
     if final.is_dir():
         plan.language.install(plan, workshop)  # only its environment was gone
-        return
+        return {}
     plan.language.check(plan, workshop)
     environment = plan.language.install(plan, workshop)
     plan.language.assemble(plan, function, environment, workshop)
+    begun = time.monotonic()
     run_tests(plan, settings, function, environment, workshop)
+    tests = round(time.monotonic() - begun, 3)
     plan.language.finish(plan, function, final)
     write_manifest(plan, function)
     publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
+    return {"tests": tests}
 
 
 def _is_published(plan: Plan, config: Config) -> bool:

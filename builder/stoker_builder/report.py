@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -33,9 +33,9 @@ class Report:
         text = self._without_hidden(text)
         self._send({"log": text if len(text) <= MAX_LINE else text[:MAX_LINE] + " ..."})
 
-    def result(self, image: str, cached: bool) -> None:
-        """The end of a build that worked: the artefact's reference."""
-        self._send({"image": image, "cached": cached})
+    def result(self, image: str, cached: bool, seconds: Mapping[str, float]) -> None:
+        """The end of a build that worked: the artefact's reference, and how long parts of it took."""
+        self._send({"image": image, "cached": cached, "seconds": seconds})
 
     def failure(self, message: str, code: str) -> None:
         """The end of one that did not."""
@@ -53,7 +53,7 @@ class Report:
             text = text.replace(hidden, HIDDEN)
         return text
 
-    def _send(self, line: dict[str, str | bool]) -> None:
+    def _send(self, line: Mapping[str, object]) -> None:
         data = msgspec.json.encode(line) + b"\n"
         try:
             while data:

@@ -66,13 +66,16 @@ class LogMessage(msgspec.Struct, frozen=True):
 
 
 class BuildLine(msgspec.Struct, frozen=True):
-    """One line of a build's answer: a log line, or the end: an image, or an error with its code."""
+    """One line of a build's answer: a log line, or the end: an image, or an error with its code. `seconds` says how
+    much of the build's time went to which part, as far as that is told: `tests`.
+    """
 
     log: str = ""
     image: str = ""
     cached: bool = False
     error: str = ""
     code: str = ""
+    seconds: dict[str, float] = {}
 
 
 class VersionInfo(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -77,7 +77,8 @@ class FunctionResult(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     """What a run did to one function of the stack; `name` is that in the stack, `service` the platform's.
 
     `state` is waiting, building, deploying, deployed, unchanged, removed or failed; `reason` says why it failed, and
-    `test` which of its tests did, if one did. `seconds` is how long each stage took.
+    `test` which of its tests did, if one did. `seconds` is how long each stage took: build, tests, deploy (until it is
+    stored), ready.
     """
 
     name: str
@@ -94,8 +95,8 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """One push on its way. `change` counts every change of it, `reported` is the one that the forge was told last.
 
     `attempt` is more than 1 where a killed pipeline left it behind; `retry_of` is the run that this one repeats.
-    `seconds` is how long each stage took. `account` is `FORGE NUMBER`, the forge's account that has the owner's name;
-    empty for our own remote, and before the forge was asked.
+    `seconds` is how long each stage took: checkout, stack. Times are to the millisecond. `account` is `FORGE NUMBER`,
+    the forge's account that has the owner's name; empty for our own remote, and before the forge was asked.
     """
 
     id: int

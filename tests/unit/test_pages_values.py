@@ -105,7 +105,8 @@ def test_every_state_of_a_run_has_a_colour_of_ours() -> None:
 
 
 NOW = "2026-01-31T12:00:00Z"
-DEPLOYED = FunctionResult("f", "s", "deployed", image="r/f@sha256:" + "a" * 64, seconds={"build": 2, "deploy": 0.5})
+SECONDS = {"build": 1.5, "tests": 0.5, "deploy": 0.1, "ready": 0.4}
+DEPLOYED = FunctionResult("f", "s", "deployed", image="r/f@sha256:" + "a" * 64, seconds=SECONDS)
 
 
 def states(run: Run, result: FunctionResult, live: FunctionFigures | None = None) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from stoker_builder.pipeline.run_log import RunLog
 from stoker_builder.pipeline.store import RunStore
 from stoker_sdk.errors import Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.runs import CANCELLED, FAILED, GONE, QUEUED, RUNNING, SUPERSEDED, Push, Run, RunLine
-from stoker_sdk.units import now_rfc3339
+from stoker_sdk.units import format_rfc3339
 
 log = logging.getLogger("stoker.pipeline")
 
@@ -55,7 +56,7 @@ class Runs:
         self._runs = {run.id: run for run in await self._store.open()}
         for run in [run for run in self._runs.values() if run.state == RUNNING]:
             state, reason = after_a_kill(run)
-            ended = now_rfc3339() if state == FAILED else ""
+            ended = _now() if state == FAILED else ""
             self._change(run, state=state, reason=reason, ended_at=ended, attempt=run.attempt + (state == QUEUED))
         self._schedule()
 
@@ -104,7 +105,7 @@ class Runs:
             if sum(run.state == QUEUED for run in self._runs.values()) >= self._limits.waiting:
                 raise Unavailable(f"{self._limits.waiting} runs are waiting already: push again later")
             id = await self._store.next_id(max(self._runs, default=0))
-            run = Run(id, push, created_at=now_rfc3339(), retry_of=retry_of)
+            run = Run(id, push, created_at=_now(), retry_of=retry_of)
             await self._store.put(run)
             self._runs[id] = run
         self._forget_old()
@@ -175,7 +176,7 @@ class Runs:
         for run in choose(list(self._runs.values()), self._limits, self._served):
             self._served = [*self._served[-_SERVED:], run.push.owner]
             self._logs[run.id] = self._log_of(run.id)
-            self._change(run, state=RUNNING, started_at=now_rfc3339(), functions=[], seconds={})
+            self._change(run, state=RUNNING, started_at=_now(), functions=[], seconds={})
             task = asyncio.create_task(self._run(run.id), name=f"run {run.id}")
             self._tasks[run.id] = task
 
@@ -240,7 +241,7 @@ class Runs:
         changes = {
             "state": ended.state,
             "reason": ended.reason,
-            "ended_at": "" if open_again else now_rfc3339(),
+            "ended_at": "" if open_again else _now(),
             "attempt": run.attempt + open_again,
         }
         final = msgspec.structs.replace(self.get(run.id), change=run.change + 1, **changes)
@@ -254,7 +255,7 @@ class Runs:
     def _supersede_others(self, head: Run) -> None:
         for run in superseded_by(head, self._runs.values()):
             why = f"run {head.id} is newer" if head.id > run.id else f"run {head.id} is of the newer commit"
-            self._change(run, state=SUPERSEDED, reason=why, ended_at=now_rfc3339(), superseded_by=head.id)
+            self._change(run, state=SUPERSEDED, reason=why, ended_at=_now(), superseded_by=head.id)
 
     # Memory, store, followers
 
@@ -297,3 +298,7 @@ class Runs:
         for id in sorted(self._runs)[:-_REMEMBERED]:
             if not self._runs[id].is_open:
                 del self._runs[id]
+
+
+def _now() -> str:
+    return format_rfc3339(time.time_ns())

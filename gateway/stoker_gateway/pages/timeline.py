@@ -49,7 +49,7 @@ def function_steps(run: Run, result: FunctionResult, live: Mapping[str, Function
 def _tests(result: FunctionResult) -> Step:
     if result.test:
         return Step("build and tests", "failed", result.test)
-    took = seconds(result.seconds["build"]) if "build" in result.seconds else ""
+    took = _took(result, "build", "tests")
     if result.state == "building":
         return Step("build and tests", "going")
     if result.image:
@@ -63,12 +63,18 @@ def _artefact(result: FunctionResult) -> Step:
 
 
 def _ready(result: FunctionResult) -> Step:
-    took = seconds(result.seconds["deploy"]) if "deploy" in result.seconds else ""
+    took = _took(result, "deploy", "ready")
     if result.state == "deployed":
         return Step("ready", "done", took)
     if result.state == "deploying":
         return Step("ready", "going")
     return Step("ready", "failed" if result.state == "failed" and result.image else "waiting")
+
+
+def _took(result: FunctionResult, *stages: str) -> str:
+    """How long these stages took together; empty where none of them has ended."""
+    known = [result.seconds[stage] for stage in stages if stage in result.seconds]
+    return seconds(sum(known)) if known else ""
 
 
 def _first_call(result: FunctionResult, figures: FunctionFigures | None) -> Step:

@@ -85,7 +85,7 @@ class CheckBoard:
         body: dict[str, Any] = {"name": verdict.context, "external_id": key, "details_url": verdict.url}
         output = {"title": verdict.description, "summary": f"[{verdict.url}]({verdict.url})"}
         if run.started_at:
-            body["started_at"] = run.started_at
+            body["started_at"] = _to_the_second(run.started_at)
         if verdict.state == PENDING:
             body["status"] = "queued" if run.state == QUEUED else "in_progress"
         else:
@@ -93,7 +93,7 @@ class CheckBoard:
                 output["text"] = text
             body |= {"status": "completed", "conclusion": _CONCLUSIONS[verdict.state]}
             if run.ended_at:
-                body["completed_at"] = run.ended_at
+                body["completed_at"] = _to_the_second(run.ended_at)
         return body | {"output": output}
 
     async def _ask(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -132,3 +132,8 @@ class StatusBoard:
         path = f"/statuses/{self._push.sha}"
         await self._api.repository(self._push.owner, self._push.repository, "POST", path, body=body | {"state": state})
         self._states[verdict.context] = state
+
+
+def _to_the_second(rfc3339: str) -> str:
+    """As GitHub's API writes times: `YYYY-MM-DDTHH:MM:SSZ`."""
+    return f"{rfc3339[:19]}Z"

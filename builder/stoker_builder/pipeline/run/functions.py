@@ -165,9 +165,10 @@ class _Work:
         log = self._teller.log_of(wanted.name)
         log("building")
         with self._teller.timed("build", wanted.name):
-            image, cached = self._gateway.build(wanted.request, log)
-        log(f"built {image}" + (" (unchanged)" if cached else ""))
-        return image
+            built = self._gateway.build(wanted.request, log)
+        self._teller.split("build", built.seconds, wanted.name)
+        log(f"built {built.image}" + (" (unchanged)" if built.cached else ""))
+        return built.image
 
     def _deploy(self, name: str, spec: FunctionSpec, *, exists: bool) -> None:
         self.ask_leave()
@@ -175,12 +176,13 @@ class _Work:
         log = self._teller.log_of(name)
         with self._teller.timed("deploy", name):
             revision = self._gateway.deploy(spec, exists=exists)
-            try:
+        try:
+            with self._teller.timed("ready", name):
                 self._gateway.wait_until_ready(spec, revision, self._seconds, log)
-            except StokerError:
-                if exists and (serving := self._gateway.go_back(spec.service)):
-                    log(f"revision {serving} goes on serving")
-                raise
+        except StokerError:
+            if exists and (serving := self._gateway.go_back(spec.service)):
+                log(f"revision {serving} goes on serving")
+            raise
         status = self._gateway.find(spec.service)
         address = self._address(spec, status)
         self._teller.result(name, state="deployed", url=address)

@@ -51,8 +51,8 @@ class Gateway:
         except NotFound:
             return None
 
-    def build(self, request: BuildRequest, log: Callable[[str], None]) -> tuple[str, bool]:
-        """The image, and whether it was there already. Raises `FailedBuild`."""
+    def build(self, request: BuildRequest, log: Callable[[str], None]) -> BuildLine:
+        """The line with the image. Raises `FailedBuild`."""
         for attempt in range(1, _BUILD_TRIES + 1):
             try:
                 return self._build_once(request, log)
@@ -62,7 +62,7 @@ class Gateway:
                 log(f"{error}; the build begins again")
         raise AssertionError
 
-    def _build_once(self, request: BuildRequest, log: Callable[[str], None]) -> tuple[str, bool]:
+    def _build_once(self, request: BuildRequest, log: Callable[[str], None]) -> BuildLine:
         try:
             with request.packed() as archive:
                 return _result(self._client.build(archive), log)
@@ -112,12 +112,12 @@ class _Lines:
         """Not shown: the run has steps of its own."""
 
 
-def _result(lines: Iterable[BuildLine], log: Callable[[str], None]) -> tuple[str, bool]:
+def _result(lines: Iterable[BuildLine], log: Callable[[str], None]) -> BuildLine:
     for line in lines:
         if line.error:
             raise FailedBuild(line.error, line.code)
         if line.image:
-            return line.image, line.cached
+            return line
         log(line.log)
     raise FailedBuild("the build broke off before it had a result", "unavailable")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,10 +51,18 @@ class Teller:
         finally:
             took = round(time.monotonic() - begun, 3)
             if function in self._functions:
-                known = self._functions[function]
-                self._functions[function] = msgspec.structs.replace(known, seconds=known.seconds | {stage: took})
+                self._note(function, {stage: took})
             else:
                 self._seconds[stage] = took
+
+    def split(self, stage: str, parts: Mapping[str, float], function: str) -> None:
+        """Parts of a stage's time become stages of their own."""
+        took = self._functions[function].seconds[stage] - sum(parts.values())
+        self._note(function, {stage: round(max(0.0, took), 3), **parts})
+
+    def _note(self, function: str, seconds: Mapping[str, float]) -> None:
+        known = self._functions[function]
+        self._functions[function] = msgspec.structs.replace(known, seconds={**known.seconds, **seconds})
 
     def may_deploy(self) -> str:
         """Why not; empty for yes. Waits for the pipeline's answer."""
