@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from stoker_builder.bounds import Bounds
 from stoker_builder.build import build
 from stoker_builder.config import read_config
-from stoker_builder.errors import Cancelled
+from stoker_builder.errors import Cancelled, FullDisk, is_full_disk
 from stoker_builder.report import Report
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import StokerError
@@ -37,13 +38,16 @@ def main() -> int:
         data = DataDir(Path(arguments.data_dir).absolute())
         data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         ids = UserIds(data.ids, arguments.first_id, arguments.id_count) if os.geteuid() == 0 else None
-        built = build(sys.stdin.buffer, read_config(data, ids, os.environ), report)
+        bounds = Bounds(arguments.disk, arguments.files, arguments.memory, arguments.processes, arguments.cache)
+        built = build(sys.stdin.buffer, read_config(data, ids, os.environ, bounds), report)
         report.result(built.image, built.cached, built.seconds)
     except StokerError as error:
         return _fail(report, str(error), error.code)
     except Cancelled:
         return _fail(report, "the build was cancelled", "cancelled")
-    except Exception:
+    except Exception as error:
+        if is_full_disk(error):
+            return _fail(report, "the platform's disk is full: make room, and build again", FullDisk.code)
         logging.exception("the build broke")
         return _fail(report, "the build broke by a fault of the platform: its log says more", "internal")
     return 0
@@ -77,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", required=True, help="the platform's data folder")
     parser.add_argument("--first-id", type=int, default=FIRST_ID, help="first user id that may be given (root)")
     parser.add_argument("--id-count", type=int, default=ID_COUNT, help="how many user ids from there on")
+    default = Bounds()
+    parser.add_argument("--disk", type=int, default=default.disk, help="bytes that the build may write")
+    parser.add_argument("--files", type=int, default=default.files, help="files that it may make")
+    parser.add_argument("--memory", type=int, default=default.memory, help="bytes of memory of all its processes")
+    parser.add_argument("--processes", type=int, default=default.processes, help="processes and threads at once")
+    parser.add_argument("--cache", type=int, default=default.cache, help="bytes that the shared caches may keep")
     return parser
 
 

@@ -15,14 +15,17 @@ from typing import BinaryIO
 
 from stoker_builder.artefact import publish, write_manifest
 from stoker_builder.build_secrets import forms_of
-from stoker_builder.child import Children
+from stoker_builder.child import Children, Confinement
 from stoker_builder.config import Config, step_settings
-from stoker_builder.interpreter import prepare_interpreter
+from stoker_builder.control_group import ControlGroup, control_group
+from stoker_builder.interpreter import Interpreter, prepare_interpreter
+from stoker_builder.own_files import OwnFiles, may_have_own_files, paths_in
 from stoker_builder.plan import Plan, make_plan
 from stoker_builder.receive import receive
 from stoker_builder.report import Report
 from stoker_builder.staging import lock, staging_folder
 from stoker_builder.testing import run_tests
+from stoker_builder.usage import Usage
 from stoker_builder.workshop import Workshop
 from stoker_sdk.function import LOCAL_REGISTRY
 
@@ -49,24 +52,34 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         image = f"{LOCAL_REGISTRY}/{plan.request.name}@sha256:{plan.digest}"
         if _is_published(plan, config):
             return Built(image, cached=True)
-        with lock(config.data.builds / "locks" / f"artefact-{plan.digest}", _waiting(report)):
+        with (
+            lock(config.data.builds / "locks" / f"artefact-{plan.digest}", _waiting(report)),
+            control_group(staging, config.bounds) as group,
+        ):
             if _is_published(plan, config):
                 return Built(image, cached=True)
-            seconds = _make(plan, config, report, staging)
+            seconds = _make(plan, config, report, staging, group)
     return Built(image, cached=False, seconds=seconds)
 
 
-def _make(plan: Plan, config: Config, report: Report, staging: Path) -> dict[str, float]:
+def _make(plan: Plan, config: Config, report: Report, staging: Path, group: ControlGroup | None) -> dict[str, float]:
     """Returns the seconds of the parts that are told."""
     settings = step_settings(plan.request.build_args, config)
     for note in plan.template.notes:
         report.log(note)
     if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
         report.log("ADDITIONAL_PACKAGE is left out: a local build installs no system packages")
+    interpreter = prepare_interpreter(config.data.path)
+    usage = Usage(config.bounds, staging, config.data.builds / "cache", group)
+
+    def check(ended: bool) -> None:
+        report.check_reader()
+        usage.look(ended=ended)
+
     workshop = Workshop(
         config=config,
-        interpreter=prepare_interpreter(config.data.path),
-        children=Children(report.check_reader),
+        interpreter=interpreter,
+        children=Children(check, Confinement(group, _own_files(config, interpreter))),
         staging=staging,
         log=report.log,
         waiting=_waiting(report),
@@ -86,6 +99,16 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path) -> dict[str
     write_manifest(plan, function)
     publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
     return {"tests": tests}
+
+
+def _own_files(config: Config, interpreter: Interpreter) -> OwnFiles | None:
+    """Programs see of the platform's the interpreter, packages, and the files that the index's settings name."""
+    if config.ids is None or not may_have_own_files():
+        return None
+    data = config.data
+    needed = (data.interpreter, data.environments, interpreter.python.parents[1], interpreter.uv)
+    standard = tuple(Path(entry) for entry in interpreter.stdlib)
+    return OwnFiles(data.builds, (*needed, *standard, *paths_in(config.index_environment.values())))
 
 
 def _is_published(plan: Plan, config: Config) -> bool:

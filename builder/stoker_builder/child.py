@@ -17,6 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stoker_builder.control_group import ControlGroup
+from stoker_builder.descendants import tasks_below
+from stoker_builder.own_files import OwnFiles
 from stoker_sdk.errors import StokerError
 from stoker_sdk.processes import die_with_parent
 
@@ -26,9 +29,11 @@ MAX_LINES = 10_000
 _LONGEST = 65536
 _NICE = 10
 """Functions that serve come first: where all want the processor, a build's program gets a tenth of what they do."""
+_CHILDREN = Path("/proc/thread-self/children")
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-_WATCH_EVERY = 500
+_WATCH_EVERY = 200
+"""Milliseconds."""
 
 
 class TimedOut(StokerError):
@@ -45,24 +50,36 @@ class Account:
 
 @dataclass(frozen=True)
 class Limits:
-    """`seconds` for the whole run; `memory` in bytes for each process, `processes` in number, 0 meaning
-    none.
+    """`seconds` for the whole run; `memory` in bytes for each process, `processes` in number, `file_size` in bytes for
+    each file that it writes; 0 meaning none.
     """
 
     seconds: float
     memory: int = 0
     processes: int = 0
+    file_size: int = 0
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: everything that it gets is here. Without an account it runs as the builder's own user."""
+    """What to run: everything that it gets is here. Without an account it runs as the builder's own user. `temporary`
+    is a folder of its own, which stands for `/tmp` where it has files of its own.
+    """
 
     command: Sequence[str]
     folder: Path
     environment: Mapping[str, str]
     limits: Limits
     account: Account | None = None
+    temporary: Path | None = None
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What all programs of a build have in common, where the platform is root and the kernel lets it."""
+
+    group: ControlGroup | None = None
+    files: OwnFiles | None = None
 
 
 class Children:
@@ -71,26 +88,31 @@ class Children:
     Only for a process that has no other children: it makes itself the reaper of all orphans below it.
     """
 
-    def __init__(self, check_caller: Callable[[], None]) -> None:
-        """`check_caller` is called now and then while a program runs, and raises if nobody waits for it."""
-        self._check_caller = check_caller
+    def __init__(self, check: Callable[[bool], None], confinement: Confinement = Confinement()) -> None:
+        """`check` is called several times a second while a program runs, and once with True when it has ended. It
+        raises to end the program, or to say what the program's own end does not.
+        """
+        self._check = check
+        self._confinement = confinement
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self, program: Program, on_line: Callable[[str], None]) -> int:
         """The exit code of the program, whose output goes to `on_line` line by line.
 
-        Negative for a signal, as in `subprocess`. Raises `TimedOut`, and whatever `check_caller` raises.
+        Negative for a signal, as in `subprocess`. Raises `TimedOut`, and whatever `check` raises.
         """
-        process = _start(program)
+        process = _start(program, self._confinement)
         try:
             self._relay(process, program, _Lines(on_line))
-            return process.wait()
+            code = process.wait()
         finally:
             _kill_group(process)
             process.wait()
             _kill_orphans()
             assert process.stdout is not None
             process.stdout.close()
+        self._check(True)
+        return code
 
     def _relay(self, process: subprocess.Popen[bytes], program: Program, lines: _Lines) -> None:
         """Pass the output on until the program itself has ended; its descendants are not waited for."""
@@ -104,7 +126,8 @@ class Children:
         try:
             while True:
                 ready = dict(poll.poll(_WATCH_EVERY))
-                self._check_caller()
+                _reap_orphans(process.pid)
+                self._check(False)
                 if output in ready and not lines.read(output):
                     poll.unregister(output)
                 if ended in ready:
@@ -166,8 +189,7 @@ def end_all_of(user: int) -> None:
     os.waitpid(child, 0)
 
 
-def _start(program: Program) -> subprocess.Popen[bytes]:
-    account = program.account
+def _start(program: Program, confinement: Confinement) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         list(program.command),
         cwd=program.folder,
@@ -177,15 +199,27 @@ def _start(program: Program) -> subprocess.Popen[bytes]:
         stderr=subprocess.STDOUT,
         start_new_session=True,
         umask=0o022,
-        user=account.user if account else None,
-        group=account.user if account else None,
-        extra_groups=account.groups if account else None,
-        # Safe: this process has one thread. It runs after the change of the user id, which would undo it.
-        preexec_fn=lambda: _confine(program.limits),
+        preexec_fn=lambda: _confine(program, confinement),  # safe: this process has one thread
     )
 
 
-def _confine(limits: Limits) -> None:
+def _confine(program: Program, confinement: Confinement) -> None:
+    """In the new process, before its program: what needs root's rights, then without them what a change of the user id
+    would undo.
+    """
+    if confinement.group is not None:
+        confinement.group.join()
+    if confinement.files is not None and program.temporary is not None:
+        confinement.files.enter(program.temporary)
+        os.chdir(program.folder)  # the one that we were started in is the machine's, read-only now
+    if program.account is not None:
+        os.setgroups(program.account.groups)
+        os.setresgid(*[program.account.user] * 3)
+        os.setresuid(*[program.account.user] * 3)
+    _set_limits(program.limits)
+
+
+def _set_limits(limits: Limits) -> None:
     die_with_parent()
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -195,6 +229,8 @@ def _confine(limits: Limits) -> None:
         _lower(resource.RLIMIT_DATA, limits.memory)
     if limits.processes:
         _lower(resource.RLIMIT_NPROC, limits.processes)
+    if limits.file_size:
+        _lower(resource.RLIMIT_FSIZE, limits.file_size)
 
 
 def _lower(kind: int, value: int) -> None:
@@ -213,11 +249,32 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _kill_orphans() -> None:
     """Kill what left the program's group: as orphans they have become our children, generation by
     generation.
+
+    All are stopped before the first is killed, since each one's end gives those a place that fork without end.
     """
-    while children := Path("/proc/thread-self/children").read_text().split():
+    stopped: set[int] = set()
+    while _CHILDREN.read_text() and (running := set(tasks_below(os.getpid()).pids) - stopped):
+        for pid in running:
+            _signal(pid, signal.SIGSTOP)
+        stopped |= running
+    while children := _CHILDREN.read_text().split():
         for child in map(int, children):
+            _signal(child, signal.SIGKILL)
             try:
-                os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-            except (ProcessLookupError, ChildProcessError):
+            except ChildProcessError:
                 pass
+
+
+def _reap_orphans(program: int) -> None:
+    """Those that have ended while their program goes on, which would count as processes of it."""
+    for child in map(int, _CHILDREN.read_text().split()):
+        if child != program:
+            os.waitpid(child, os.WNOHANG)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass

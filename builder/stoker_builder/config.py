@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stoker_builder.bounds import Bounds
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput
 from stoker_sdk.ids import UserIds
@@ -70,6 +71,7 @@ class Config:
     test_memory: int
     install_timeout: float
     index_environment: Mapping[str, str]
+    bounds: Bounds
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class StepSettings:
     memory: int
 
 
-def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, str]) -> Config:
+def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, str], bounds: Bounds) -> Config:
     """Raises `BadInput` for a duration or size that is none."""
 
     def setting(name: str, default: str) -> str:
@@ -97,6 +99,7 @@ def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, st
             setting("STOKER_INSTALL_TIMEOUT", DEFAULT_INSTALL_TIMEOUT), "STOKER_INSTALL_TIMEOUT"
         ),
         index_environment=index_environment(environment),
+        bounds=bounds,
     )
 
 

@@ -6,6 +6,8 @@ package index.
 
 from __future__ import annotations
 
+import errno
+
 from stoker_sdk.errors import StokerError
 
 
@@ -30,7 +32,26 @@ class MissingTool(StokerError):
     code = "missing-tool"
 
 
+class Exceeded(StokerError):
+    """The build used more of the machine than it may, and was ended. HTTP 422."""
+
+    status = 422
+    code = "exceeded-limit"
+
+
+class FullDisk(StokerError):
+    """The platform's disk has no room for a build. HTTP 507."""
+
+    status = 507
+    code = "full-disk"
+
+
 class Cancelled(BaseException):
     """Nobody waits for the build any more. Not an `Exception`, so that nothing but the edge takes it for a
     failure.
     """
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the file system, or a quota on it, was what refused a write."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -24,7 +24,6 @@ from stoker_builder.tree import copy_tree, hand_over
 from stoker_builder.workshop import Workshop
 
 _KEPT_LINES = 20
-_MAX_PROCESSES = 512
 _PLACES = 64
 
 
@@ -44,8 +43,9 @@ def run_tests(plan: Plan, settings: StepSettings, function: Path, environment: E
             command=step.command,
             folder=scratch / "function" / plan.template.handler_folder,
             environment=_basic_variables(scratch) | variables,
-            limits=Limits(settings.timeout, settings.memory, _MAX_PROCESSES if user is not None else 0),
+            limits=Limits(settings.timeout, settings.memory, workshop.most_processes, workshop.config.bounds.disk),
             account=None if user is None else Account(user, groups),
+            temporary=scratch / "home",
         )
         with own_network() if plan.request.offline else nullcontext(True) as alone:
             if not alone:

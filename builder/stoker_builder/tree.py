@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 _MANY_FILES = 100
 
@@ -95,19 +95,36 @@ def make_durable(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove the folder, also where its owner took away permissions inside. Missing is fine."""
+    """Remove the folder, also where its owner took away permissions inside, or nested folders deeper than a path may be
+    long. Missing is fine.
 
-    def open_and_retry(retry: Callable[..., Any], path: str, _error: object) -> None:
-        if Path(path).parent.is_dir():
-            Path(path).parent.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        elif os.path.lexists(path):
-            retry(path)
+    Nothing is walked down: the folders of a folder become its neighbours, and what is emptied then is never far below.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        return
+    mark, number = secrets.token_hex(8), 0  # of names that nobody can have taken
+    waiting = _emptied_of_files(folder)
+    while waiting:
+        path = waiting.pop()
+        for below in _emptied_of_files(path):
+            number += 1
+            waiting.append(below.rename(folder / f".{mark}-{number}"))
+        path.rmdir()
+    folder.rmdir()
 
-    if os.path.lexists(folder):
-        shutil.rmtree(folder, onerror=open_and_retry)
+
+def _emptied_of_files(folder: Path) -> list[Path]:
+    """Remove all from a folder but its folders, which are the answer."""
+    folder.chmod(0o700)
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            else:
+                Path(entry.path).unlink()
+    return folders
 
 
 def _closed_mode(path: Path, group: int | None) -> int:

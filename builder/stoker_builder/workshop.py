@@ -25,6 +25,14 @@ class Workshop:
     waiting: Callable[[], None]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def most_processes(self) -> int:
+        """For the kernel to count by user id; 0 where that is also the platform's. A control group counts exactly, and
+        ends a build that wants more; so this bound is a little above.
+        """
+        most = self.config.bounds.processes
+        return most + most // 8 if self.config.ids else 0
+
     def user_for(self, purpose: str) -> int | None:
         """The id that `UserIds` has for the purpose; None if the platform is not root."""
         return self.config.ids.id_for(purpose) if self.config.ids else None

@@ -21,6 +21,8 @@ from stoker_sdk.data_dir import DataDir
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("wire", "sdk", "builder")
+COMMAND: tuple[str, ...] = ()
+"""What starts the builder, such as in namespaces of its own."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ def handler_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def start(data_dir: Path, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start(
+    data_dir: Path, variables: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     """The builder, waiting for its request; from a checkout, or as installed."""
     path = os.pathsep.join(str(REPOSITORY / package) for package in PACKAGES)
     return subprocess.Popen(
-        [sys.executable, "-m", "stoker_builder", "--data-dir", str(data_dir)],
+        [*COMMAND, sys.executable, "-m", "stoker_builder", "--data-dir", str(data_dir), *flags],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,9 +88,11 @@ def start(data_dir: Path, variables: Mapping[str, str] | None = None) -> subproc
     )
 
 
-def build(data_dir: Path, request: bytes, variables: Mapping[str, str] | None = None) -> Outcome:
+def build(
+    data_dir: Path, request: bytes, variables: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+) -> Outcome:
     """One build from start to end."""
-    process = start(data_dir, variables)
+    process = start(data_dir, variables, flags)
     output, errors = process.communicate(request, timeout=100)
     *log, last = [json.loads(line) for line in output.splitlines()]
     return Outcome([line["log"] for line in log], last, process.returncode, errors.decode())

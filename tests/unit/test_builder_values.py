@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stoker_builder.bounds import Bounds
 from stoker_builder.config import index_environment, read_config, step_settings
 from stoker_builder.environment import environment_digest
 from stoker_builder.staging import lock, staging_folder
@@ -109,7 +110,9 @@ def test_only_variables_that_lead_to_an_index_are_passed_on() -> None:
 
 
 def test_build_arguments_come_before_the_platforms_settings() -> None:
-    config = read_config(DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "2m", "STOKER_TEST_MEMORY": "1Gi"})
+    config = read_config(
+        DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "2m", "STOKER_TEST_MEMORY": "1Gi"}, Bounds()
+    )
     plain = step_settings({}, config)
     assert (plain.enabled, plain.command, plain.timeout, plain.memory) == (True, "", 120, 1 << 30)
     arguments = {"TEST_ENABLED": "False", "TEST_COMMAND": " tox ", "TEST_TIMEOUT": "5", "TEST_MEMORY": "64Mi"}
@@ -119,11 +122,11 @@ def test_build_arguments_come_before_the_platforms_settings() -> None:
 
 @pytest.mark.parametrize("arguments", [{"TEST_ENABLED": "perhaps"}, {"TEST_TIMEOUT": "soon"}, {"TEST_MEMORY": "much"}])
 def test_a_bad_build_argument_is_refused_by_name(arguments: dict[str, str]) -> None:
-    config = read_config(DataDir(Path("/data")), None, {})
+    config = read_config(DataDir(Path("/data")), None, {}, Bounds())
     with pytest.raises(BadInput, match=f"build argument {next(iter(arguments))}"):
         step_settings(arguments, config)
 
 
 def test_a_bad_setting_of_the_platform_is_refused_by_name() -> None:
     with pytest.raises(BadInput, match="STOKER_TEST_TIMEOUT"):
-        read_config(DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "soon"})
+        read_config(DataDir(Path("/data")), None, {"STOKER_TEST_TIMEOUT": "soon"}, Bounds())

@@ -78,16 +78,24 @@ def run_as_builder(
 
 def as_builder(command: list[str], folder: Path, variables: Mapping[str, str], workshop: Workshop) -> Program:
     config = workshop.config
+    home = own_folder(workshop.staging / "home", workshop)  # of this build: what lies there is told to tools
     environment = {
         **config.index_environment,
         "PATH": PATH,
-        "HOME": str(own_folder(config.data.builds / "home", workshop)),
+        "HOME": str(home),
+        "TMPDIR": str(home),
         "LANG": "C.UTF-8",
         **variables,
     }
     user = workshop.user_for("builder")
-    account = None if user is None else Account(user)
-    return Program(command, folder, environment, Limits(config.install_timeout), account)
+    return Program(
+        command,
+        folder,
+        environment,
+        limits=Limits(config.install_timeout, 0, workshop.most_processes, config.bounds.disk),
+        account=None if user is None else Account(user),
+        temporary=home,
+    )
 
 
 def own_folder(path: Path, workshop: Workshop) -> Path:

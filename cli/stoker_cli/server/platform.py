@@ -18,6 +18,7 @@ import msgspec
 from stoker_builder.interpreter import Interpreter, prepare_interpreter
 from stoker_cli.endpoint_flags import EndpointOptions
 from stoker_cli.pages_flags import PagesOptions
+from stoker_cli.server.builds import BuildOptions, build_command
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
 from stoker_cli.server.listening import listen, url
 from stoker_cli.server.pages import pages_child
@@ -54,7 +55,7 @@ class ServeOptions:
     id_count: int
     host_programs: bool
     docker_host: str
-    build_ahead: bool = False
+    builds: BuildOptions = field(default_factory=BuildOptions)
     drain_seconds: float = DRAIN_SECONDS
     queue: QueueOptions = field(default_factory=lambda: QueueOptions())
     pipeline: PipelineOptions = field(default_factory=lambda: PipelineOptions())
@@ -172,9 +173,7 @@ def _control(
     environment: Mapping[str, str],
 ) -> Child:
     endpoints = options.endpoints
-    build = [sys.executable, "-P", "-m", "stoker_builder", "--data-dir", str(options.data.path)]
-    if options.first_id:
-        build += ["--first-id", str(options.first_id), "--id-count", str(options.id_count)]
+    build = build_command(options.builds, options.data, options.first_id, options.id_count)
     settings = {
         "data_dir": str(options.data.path),
         "run_dir": str(run.path),
@@ -186,7 +185,8 @@ def _control(
         "docker_host": options.docker_host,
         "build_command": [] if options.cluster else build,  # what it builds is for this machine
         "cluster": msgspec.to_builtins(options.cluster),
-        "build_ahead": options.build_ahead,
+        "build_ahead": options.builds.ahead,
+        "build_seconds": options.builds.seconds,
         "broker_file": str(run.broker_file) if options.queue.enabled else "",
         "own_broker": options.queue.own is not None,
         "hosts": {

@@ -34,7 +34,6 @@ from stoker_gateway.endpoints import Endpoints, HostPolicy
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
 from stoker_gateway.providers.kubernetes.settings import ClusterSettings
-from stoker_gateway.providers.local.cgroups import Cgroups, find_cgroups
 from stoker_gateway.providers.local.launch import Launcher, RunDir
 from stoker_gateway.providers.local.limiter import Limiter
 from stoker_gateway.providers.local.provider import LocalProvider
@@ -44,6 +43,7 @@ from stoker_gateway.queue.calls import StoredCalls
 from stoker_gateway.queue.room import Mender
 from stoker_gateway.secrets import FileSecrets, Secrets, SecretStore
 from stoker_sdk.basic_auth import BasicAuth
+from stoker_sdk.cgroups import Cgroups, find_cgroups
 from stoker_sdk.data_dir import ADMIN, DataDir
 from stoker_sdk.errors import StokerError
 from stoker_sdk.ids import UserIds
@@ -67,6 +67,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     ready_fd: int
     docker_host: str
     build_ahead: bool = False
+    build_seconds: float = 1800.0
     broker_file: str = ""
     own_broker: bool = False
     cluster: ClusterSettings | None = None
@@ -94,6 +95,7 @@ async def serve(settings: ControlSettings) -> None:
         auth=BasicAuth(ADMIN, ensure_password(data.password)),
         build_command=tuple(settings.build_command),
         build_ahead=settings.build_ahead,
+        build_timeout=settings.build_seconds,
     )
     namespaces = NamespaceStore(data.namespaces, data.set_aside)
     for name in settings.cluster.namespaces if settings.cluster else ():
@@ -157,7 +159,7 @@ def _docker_config(environment: Mapping[str, str]) -> Path:
 
 
 def _find_cgroups(run: RunDir) -> Cgroups | None:
-    return find_cgroups(run.path.name)
+    return find_cgroups(f"stoker/{run.path.name}")
 
 
 async def _listen_privately(runner: web.AppRunner, path: Path) -> None:

@@ -17,7 +17,7 @@ from stoker_gateway.control.bodies import check_announced_length, chunks
 from stoker_gateway.control.build_process import Builders, BuildProcess
 from stoker_gateway.control.keys import BUILD_PLACES, CONFIG
 from stoker_gateway.control.streams import LineStream, answer_with_lines, end_task
-from stoker_sdk.errors import StokerError, Unavailable
+from stoker_sdk.errors import StokerError, Unavailable, Unprocessable
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,10 @@ async def _build(request: web.Request, stream: LineStream) -> None:
             finished = await _talk(request, process, stream)
         exit_code = await process.settle(config.build_grace)
     except TimeoutError:
-        raise StokerError(f"the build did not end within {config.build_timeout:g} seconds and was stopped") from None
+        raise Unprocessable(
+            f"the build did not end within {config.build_timeout:g} seconds and was stopped: let it take less, "
+            "or raise --build-time"
+        ) from None
     finally:
         await process.end(config.build_grace)
         builders.refill()

@@ -14,8 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from stoker_builder.child import Children
-from stoker_builder.errors import Cancelled
+from stoker_builder.errors import Cancelled, is_full_disk
 from stoker_builder.pipeline.job import Job
 from stoker_builder.pipeline.run.checkout import check_out
 from stoker_builder.pipeline.run.functions import Superseded, deploy_all, remove_all
@@ -43,7 +42,10 @@ def main() -> int:
         _end(teller, FAILED, str(error))
     except (Cancelled, BrokenPipeError):
         return 1
-    except Exception:
+    except Exception as error:
+        if is_full_disk(error):
+            _end(teller, FAILED, "the platform's disk is full: make room, and `stoker runs retry` this run")
+            return 0
         logging.exception("the run broke")
         _end(teller, FAILED, "the run broke by a fault of the platform: its log says more")
     return 0
@@ -67,7 +69,7 @@ def _run(job: Job, teller: Teller) -> tuple[str, str]:
         folder = staging / "source"
         folder.mkdir(mode=0o700)
         with teller.timed("checkout"):
-            check_out(job.remote, push.sha, folder, Children(lambda: None), teller.log)
+            check_out(job.remote, push.sha, folder, teller.log)
         with teller.timed("stack"):
             manifest = read_manifest(folder, job.run, Path(job.seal_key))
         for note in manifest.notes:

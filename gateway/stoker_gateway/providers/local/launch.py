@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from stoker_gateway.providers.local.artefacts import Artefact, program_of
-from stoker_gateway.providers.local.cgroups import Limits
 from stoker_gateway.providers.local.plan import Version
+from stoker_sdk.cgroups import Limits
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import NotFound
 from stoker_sdk.function import FunctionSpec

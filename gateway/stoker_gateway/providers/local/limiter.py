@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from stoker_gateway.providers.local.cgroups import Cgroups, Limits
 from stoker_gateway.providers.local.launch import describe_limits
+from stoker_sdk.cgroups import Cgroups, Limits
 
 log = logging.getLogger("stoker.limiter")
 
