@@ -11,6 +11,7 @@ from stoker_cli.forge_flags import read_github_options, read_gitlab_options
 from stoker_sdk.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
+    from stoker_builder.images.settings import ImageSettings
     from stoker_cli.server.pipeline import PipelineOptions
 
 _OPTIONS = (
@@ -35,7 +36,7 @@ def git_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_git_options(flags: Mapping[str, Any]) -> PipelineOptions:
+def read_git_options(flags: Mapping[str, Any], images: ImageSettings) -> PipelineOptions:
     """Raises `BadUsage`."""
     from stoker_cli.server.pipeline import PipelineOptions
     from stoker_sdk.units import parse_duration, parse_quantity
@@ -53,4 +54,5 @@ def read_git_options(flags: Mapping[str, Any]) -> PipelineOptions:
         idle_seconds=idle,
         github=read_github_options(flags),
         gitlab=read_gitlab_options(flags),
+        images=images,
     )

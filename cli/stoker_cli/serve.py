@@ -14,6 +14,7 @@ from stoker_cli.command import Command
 from stoker_cli.endpoint_flags import endpoint_options, read_endpoint_options
 from stoker_cli.forge_flags import forge_options
 from stoker_cli.git_flags import git_options, read_git_options
+from stoker_cli.image_flags import image_options, read_image_options
 from stoker_cli.pages_flags import pages_options, read_pages_options
 from stoker_cli.queue_flags import queue_options
 from stoker_cli.surroundings import Surroundings
@@ -113,6 +114,7 @@ def _seconds(text: str, flag: str) -> float:
 @queue_options
 @git_options
 @forge_options
+@image_options
 @pages_options
 @click.option("--print-ca", is_flag=True, help="Print the path of the CA's certificate and stop.")
 @click.pass_obj
@@ -146,6 +148,8 @@ def serve(
     from stoker_cli.server.platform import ServeOptions, run_platform
     from stoker_cli.server.queue import read_queue_options
 
+    engine = docker_host or surroundings.environment.get("DOCKER_HOST", "") or _DOCKER_HOST
+    images = read_image_options(others, engine, surroundings.environment)
     options = ServeOptions(
         data=data,
         http=http,
@@ -159,12 +163,12 @@ def serve(
         first_id=first_id if surroundings.is_root else 0,
         id_count=user_ids,
         host_programs=allow_host_programs,
-        docker_host=docker_host or surroundings.environment.get("DOCKER_HOST", "") or _DOCKER_HOST,
+        docker_host=engine,
         builds=read_builder_options(others),
         drain_seconds=_seconds(drain, "--drain"),
         cluster=read_cluster_options(others, surroundings.environment),
         queue=read_queue_options(others),
-        pipeline=read_git_options(others),
+        pipeline=read_git_options(others, images),
         pages=read_pages_options(others),
     )
     return run_platform(options, surroundings.environment)

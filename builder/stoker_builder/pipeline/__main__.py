@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.api import RunsApi
 from stoker_builder.pipeline.app import make_app
 from stoker_builder.pipeline.execution import ExecutionSettings, Executor
@@ -70,6 +71,7 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     idle_seconds: float = 300.0
     github: GitHubSettings = GitHubSettings()
     gitlab: GitLabSettings = GitLabSettings()
+    images: ImageSettings = ImageSettings()
 
 
 async def serve(settings: PipelineSettings) -> None:
@@ -78,7 +80,14 @@ async def serve(settings: PipelineSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     executor = Executor(
-        ExecutionSettings(data.git / "checkouts", settings.gateway, data.password, data.seal_key, settings.public_url)
+        ExecutionSettings(
+            data.git / "checkouts",
+            settings.gateway,
+            data.password,
+            data.seal_key,
+            settings.public_url,
+            settings.images,
+        )
     )
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     variables = {"LD_LIBRARY_PATH": settings.library_path} if settings.library_path else {}

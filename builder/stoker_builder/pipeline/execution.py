@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.forge import Remote
 from stoker_builder.pipeline.job import Answer, Job, RemoteSettings, Report
 from stoker_builder.pipeline.run_log import RunLog
@@ -32,6 +33,7 @@ class ExecutionSettings:
     password_file: Path
     seal_key: Path
     public_url: str
+    images: ImageSettings
     run_timeout: float = 3600.0
 
 
@@ -114,4 +116,5 @@ class Executor:
             password_file=str(settings.password_file),
             seal_key=str(settings.seal_key),
             public_url=settings.public_url,
+            images=settings.images,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from stoker_builder.images.settings import ImageSettings
 from stoker_sdk.runs import FunctionResult, Run
 
 
@@ -27,6 +28,7 @@ class Job(msgspec.Struct, frozen=True):
     password_file: str
     seal_key: str
     public_url: str
+    images: ImageSettings = ImageSettings()
     ready_seconds: float = 120.0
 
 

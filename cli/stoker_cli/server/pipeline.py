@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.github.connection import GitHubSettings
 from stoker_builder.pipeline.gitlab.connection import GitLabSettings
 from stoker_cli.server.listening import listen_privately
@@ -29,6 +30,7 @@ class PipelineOptions:
     idle_seconds: float = 300.0
     github: GitHubSettings = field(default_factory=GitHubSettings)
     gitlab: GitLabSettings = field(default_factory=GitLabSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def pipeline_child(
         "idle_seconds": options.idle_seconds,
         "github": msgspec.to_builtins(options.github),
         "gitlab": msgspec.to_builtins(options.gitlab),
+        "images": msgspec.to_builtins(options.images),
     }
 
     def command(ready: int) -> list[str]:
