@@ -46,6 +46,16 @@ class FullDisk(StokerError):
     code = "full-disk"
 
 
+class FailedBuild(StokerError):
+    """There is no image. The function's source, packages or tests are at fault, unless `code` says another: it is the
+    builder's word.
+    """
+
+    def __init__(self, message: str, code: str = StokerError.code) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Cancelled(BaseException):
     """Nobody waits for the build any more. Not an `Exception`, so that nothing but the edge takes it for a
     failure.

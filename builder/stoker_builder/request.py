@@ -54,6 +54,22 @@ def build_request(
     return BuildRequest(settings, folder, sent, copied_paths(stack, function), built_in)
 
 
+def image_request(
+    stack: Stack, function: StackFunction, arguments: dict[str, str], options: tuple[str, ...] = ()
+) -> BuildRequest:
+    """The same for an image: no template that is here gives way to a built-in one, and `lang: dockerfile` is built."""
+    folder = stack.handler_folder(function)
+    part = stack.part_of(function)
+    check_tree(folder, f"{part.file}: functions.{function.name}.handler")
+    template = template_of(stack, function)
+    if template is None and function.lang != DOCKERFILE:
+        raise NotFound(f"template {function.lang!r} is not here: pull it with `stoker template pull`")
+    given = build_arguments(function, template, options, arguments)
+    settings = BuildSettings(function.name, function.lang, given)
+    own = template.path if template and template.path.is_relative_to(part.folder / "template") else None
+    return BuildRequest(settings, folder, own, copied_paths(stack, function), None)
+
+
 def template_of(stack: Stack, function: StackFunction) -> Template | None:
     """The function's template: an own one beside the stack, or a built-in one; None when there is none here."""
     if not function.lang or function.lang == DOCKERFILE:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags, builder_option, one_platform
+from stoker_cli.build_flags import BuildFlags, build_flags, builder_options, one_platform
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, required_stack
 from stoker_cli.options import Selection, Target, selection_options, target_options
@@ -17,8 +18,8 @@ from stoker_cli.surroundings import Surroundings
 @target_options
 @selection_options
 @build_flags
-@builder_option
-@click.option("--platform", default="", metavar="NAME", help="For which one Docker builds, such as linux/arm64.")
+@builder_options
+@click.option("--platform", default="", metavar="NAME", help="Of images, such as linux/arm64.")
 @click.option("--shrinkwrap", is_flag=True, help="Only write Docker's build context, into ./build/NAME.")
 @click.pass_obj
 def build(
@@ -26,7 +27,7 @@ def build(
     target: Target,
     selection: Selection,
     flags: BuildFlags,
-    builder: str,
+    builder: dict[str, Any],
     platform: str,
     shrinkwrap: bool,
 ) -> None:
@@ -34,8 +35,9 @@ def build(
 
     The gateway builds what it has a template for, and runs the template's tests: a failing test means no image.
     Functions with `lang: dockerfile`, or with a template that only makes images, are built with Docker here, by
-    BuildKit; and so is everything when the gateway's functions run on a cluster, or with --builder docker. The log
-    goes to standard error and the images, one a line, to standard output. Unchanged sources build nothing.
+    BuildKit; and so is everything when the gateway's functions run on a cluster, or with --builder docker. With
+    --builder buildkit a buildkitd does it, by its client buildctl: an image is then kept by `stoker push` only. The
+    log goes to standard error and the images, one a line, to standard output. Unchanged sources build nothing.
 
     \b
     stoker build
@@ -48,10 +50,10 @@ def build(
 
     stack = required_stack(target, surroundings, selection)
     functions = select(stack.functions, selection.filter, selection.regex)
-    flags = replace(flags, builder=builder, platform=one_platform(platform))
+    flags = replace(flags, **builder, platform=one_platform(platform))
     prepare(stack, functions, flags, surroundings.environment)
     if shrinkwrap:
-        shrinkwrap_functions(stack, functions)
+        shrinkwrap_functions(stack, functions, surroundings.environment)
         return
     with connected(target, surroundings, stack) as client:
         flags = settled(flags, client, stack, functions)

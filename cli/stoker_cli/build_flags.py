@@ -12,7 +12,8 @@ import click
 from stoker_cli.options import Function
 from stoker_sdk.errors import BadUsage
 
-DOCKER, LOCAL = "docker", "local"
+DOCKER, BUILDKIT, LOCAL = "docker", "buildkit", "local"
+IMAGE_BUILDERS = (DOCKER, BUILDKIT)
 PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?")
 TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
 
@@ -20,7 +21,8 @@ TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
 @dataclass(frozen=True)
 class BuildFlags:
     """How to build. `arguments` and `options` are added to those of the stack; `tag` is one of `TAGS`; `builder` is
-    `DOCKER`, `LOCAL`, or empty where it has not been settled (`builds.settled`).
+    `DOCKER`, `BUILDKIT`, `LOCAL`, or empty where it has not been settled (`builds.settled`). `buildkit` and what
+    follows are for a buildkitd (`stoker_builder.images.buildkit.Daemon`, and `Order.cache`).
     """
 
     arguments: dict[str, str] = field(default_factory=dict)
@@ -35,6 +37,10 @@ class BuildFlags:
     pulls_templates: bool = True
     builder: str = ""
     platform: str = ""
+    buildkit: str = ""
+    buildkit_tls: str = ""
+    plain_registries: tuple[str, ...] = ()
+    cache: str = ""
 
 
 def tag_option(function: Function) -> Function:
@@ -47,15 +53,40 @@ def tag_option(function: Function) -> Function:
     )(function)
 
 
-def builder_option(function: Function) -> Function:
-    """Adds --builder; the command gets it as `builder`, empty when it is not given."""
-    return click.option(
+_BUILDER_OPTIONS = (
+    click.option(
         "--builder",
-        type=click.Choice((DOCKER, LOCAL)),
+        type=click.Choice((DOCKER, BUILDKIT, LOCAL)),
         default=None,
-        callback=lambda _context, _parameter, given: given or "",
-        help="docker: images, with BuildKit. local: by the gateway, what it can. [default: docker for a cluster]",
-    )(function)
+        help="docker, buildkit: images. local: by the gateway, what it can. [default: docker for a cluster]",
+    ),
+    click.option("--buildkit", default="", metavar="ADDRESS", help="unix://PATH or tcp://HOST:PORT [BUILDKIT_HOST]."),
+    click.option(
+        "--buildkit-tls",
+        type=click.Path(exists=True, file_okay=False),
+        default=None,
+        metavar="FOLDER",
+        help="ca.pem, cert.pem and key.pem for it.",
+    ),
+    click.option(
+        "--plain-registry", multiple=True, metavar="HOST[:PORT]", help="Push there without TLS (buildkit; loopback is)."
+    ),
+    click.option("--cache", default="", metavar="IMAGE", help="Keep the steps of builds in a registry (buildkit)."),
+)
+
+
+def builder_options(function: Function) -> Function:
+    """Adds --builder and what a buildkitd needs; the command gets them as `builder`, a part of `BuildFlags`."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        builder = {name: kwargs.pop(name) or "" for name in ("builder", "buildkit", "buildkit_tls", "cache")}
+        return function(*args, builder=builder | {"plain_registries": kwargs.pop("plain_registry")}, **kwargs)
+
+    decorated: Function = command
+    for option in reversed(_BUILDER_OPTIONS):
+        decorated = option(decorated)
+    return decorated
 
 
 def one_platform(text: str) -> str:

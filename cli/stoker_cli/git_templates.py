@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from stoker_builder.templates import load_template
-from stoker_cli.programs import find_program, follow, output_of
 from stoker_sdk.errors import BadInput, NotFound, StokerError, TooLarge
 from stoker_sdk.fetch import without_password
 from stoker_sdk.paths import check_tree
+from stoker_sdk.programs import find_program, follow, output_of
 from stoker_sdk.units import now_rfc3339
 
 PROTOCOLS = "https:http:ssh:git:file"

@@ -1,7 +1,4 @@
-"""Images by Docker: build, push and publish (contract section 9.5), and the names that they get.
-
-They are built by BuildKit. A stage `test` of the Dockerfile is always run, also where nothing needs it.
-"""
+"""Images of a stack: what is ordered of their builders, and the names that they get (contract section 9.5)."""
 
 from __future__ import annotations
 
@@ -10,22 +7,23 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from stoker_builder.request import build_arguments, template_of
-from stoker_cli.build_context import write_context
+from stoker_builder.images.builder import Order
+from stoker_builder.images.buildkit import BuildKitBuilder, Daemon
+from stoker_builder.images.context import BUILD_FOLDER, prepare_context
+from stoker_builder.images.docker import DockerBuilder, check_can_be_pushed, docker_options
+from stoker_builder.images.docker_client import find_buildx
+from stoker_builder.images.dockerfile import TEST_STAGE, leaves_out_tests
+from stoker_builder.images.settings import BUILDKIT
+from stoker_builder.request import image_request
 from stoker_cli.build_flags import BuildFlags
-from stoker_cli.docker.build_log import BuildLog
-from stoker_cli.docker.client import REASON, Client, find_buildx, find_client
-from stoker_cli.docker.dockerfile import TEST_STAGE, leaves_out_tests
-from stoker_cli.programs import find_program, follow, output_of
 from stoker_cli.progress import Progress
 from stoker_sdk.deployment import tagged
 from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.paths import inside
+from stoker_sdk.programs import find_program, follow, output_of
 from stoker_sdk.stack import Stack, StackFunction
 
 _BUILDER = "multiarch"
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
-_DIGEST = re.compile(r"\bdigest: (sha256:[0-9a-f]{64})\b")
 _NO_TAG_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -53,48 +51,44 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def build_image(
+def image_order(stack: Stack, function: StackFunction, flags: BuildFlags, environment: Mapping[str, str]) -> Order:
+    """What is asked for with these flags. Raises `BadInput`, `NotFound`."""
+    return Order(
+        image_request(stack, function, flags.arguments, flags.options),
+        image=image_name(stack, function, flags.tag, environment),
+        context=stack.part_of(function).folder / BUILD_FOLDER / function.name,
+        secrets=_secrets(stack, function),
+        labels=flags.labels,
+        platform=flags.platform,
+        cache=flags.cache,
+        no_cache=flags.no_cache,
+        pull=flags.pull,
+        squash=flags.squash,
+    )
+
+
+def image_builder(flags: BuildFlags, environment: Mapping[str, str]) -> DockerBuilder | BuildKitBuilder:
+    """The one that makes images here."""
+    if flags.builder == BUILDKIT:
+        address = flags.buildkit or environment.get("BUILDKIT_HOST", "")
+        if not address:
+            raise BadInput("--builder buildkit needs a buildkitd: give --buildkit ADDRESS, or set BUILDKIT_HOST")
+        return BuildKitBuilder(Daemon(address, flags.buildkit_tls, flags.plain_registries), environment)
+    return DockerBuilder(environment)
+
+
+def push_image(
     stack: Stack, function: StackFunction, flags: BuildFlags, environment: Mapping[str, str], progress: Progress
 ) -> str:
-    """Write the context, build it, and return the image's name. Raises `FailedTests`, and `StokerError` with the
-    last lines of the step that failed.
+    """Push what was built, and return the image with the digest that the registry has it under. A buildkitd has its
+    steps, and goes through them again.
     """
-    client = find_client(environment)
-    image, context = _prepared(stack, function, flags, environment)
-    options = [
-        *(["--squash"] if flags.squash else []),
-        *([f"--platform={flags.platform}"] if flags.platform else []),
-        *_flagged(flags),
-        *_arguments(stack, function, flags, environment),
-        *_secrets(stack, function),
-    ]
-    if leaves_out_tests(_dockerfile(context)):
-        progress.step("testing with docker")
-        _build(client, [*client.build(), *options, f"--target={TEST_STAGE}", "."], environment, progress, context)
-    progress.step("building with docker")
-    _build(client, [*client.build(), *options, "--tag", image, "."], environment, progress, context)
-    return image
-
-
-def push_image(image: str, environment: Mapping[str, str], progress: Progress) -> str:
-    """Push, and return the image with the digest that the registry has it under.
-
-    Raises `BadInput` for a name without a registry or owner: it would go to the world's library images.
-    """
-    if "/" not in image:
-        raise BadInput(f"image {image!r} cannot be pushed: put the registry or the owner in front, such as me/{image}")
-    docker = find_program("docker", REASON, environment)
-    progress.step(f"pushing {image}")
-    digests: list[str] = []
-
-    def log(line: str) -> None:
-        digests.extend(_DIGEST.findall(line))
-        progress.log(line)
-
-    follow([docker, "push", image], log, environment)
-    if not digests:
-        raise StokerError(f"docker has pushed {image} and named no digest: nobody can say what lies in the registry")
-    return f"{image}@{digests[-1]}"
+    builder = image_builder(flags, environment)
+    if not function.is_built_here and isinstance(builder, BuildKitBuilder):
+        raise BadInput("a buildkitd pushes what it builds, and nothing is built here: use --builder docker")
+    if isinstance(builder, DockerBuilder):
+        return builder.push(image_name(stack, function, flags.tag, environment), progress)
+    return builder.build(image_order(stack, function, flags, environment), progress, push=True)
 
 
 def publish_image(
@@ -108,73 +102,31 @@ def publish_image(
 ) -> str:
     """Build for several platforms with buildx and push in one go; returns the image's name."""
     client = find_buildx(environment)
-    image, context = _prepared(stack, function, flags, environment)
-    if "/" not in image:
-        raise BadInput(f"image {image!r} cannot be published: put the registry or the owner in front")
+    order = image_order(stack, function, flags, environment)
+    check_can_be_pushed(order.image)
+    context, dockerfile = prepare_context(order)
     progress.step(f"publishing for {platforms}")
     _ensure_builder(client.program, environment, progress)
-    names = [image, *(f"{image.rpartition(':')[0]}:{extra}" for extra in extra_tags)]
+    names = [order.image, *(f"{order.image.rpartition(':')[0]}:{extra}" for extra in extra_tags)]
     command = [client.program, "buildx", "build", f"--builder={_BUILDER}", "--progress=plain"]
-    command += [f"--platform={platforms}", *_flagged(flags)]
-    command += [*_arguments(stack, function, flags, environment), *_secrets(stack, function)]
-    if leaves_out_tests(_dockerfile(context)):
-        _build(client, [*command, f"--target={TEST_STAGE}", "."], environment, progress, context)
+    command += [f"--platform={platforms}", *docker_options(order, environment)]
+    builder = DockerBuilder(environment)
+    if leaves_out_tests(dockerfile):
+        builder.follow(client, [*command, f"--target={TEST_STAGE}", "."], context, progress)
     command += ["--output=type=registry,push=true", *(f"--tag={name}" for name in names)]
-    _build(client, [*command, "."], environment, progress, context)
-    return image
+    builder.follow(client, [*command, "."], context, progress)
+    return order.image
 
 
-def _build(
-    client: Client, command: list[str], environment: Mapping[str, str], progress: Progress, context: Path
-) -> None:
-    build = BuildLog()
-
-    def log(line: str) -> None:
-        for shown in build.lines(line):
-            progress.log(shown)
-
-    try:
-        follow(command, log, client.environment(environment), context)
-    except StokerError as error:
-        raise (build.failure() or error) from None
-
-
-def _dockerfile(context: Path) -> str:
-    try:
-        return (context / "Dockerfile").read_text(errors="replace")
-    except FileNotFoundError:
-        return ""  # docker says so better
-
-
-def _prepared(
-    stack: Stack, function: StackFunction, flags: BuildFlags, environment: Mapping[str, str]
-) -> tuple[str, Path]:
-    image = image_name(stack, function, flags.tag, environment)
-    return image, write_context(stack, function, template_of(stack, function))
-
-
-def _flagged(flags: BuildFlags) -> list[str]:
-    chosen = (["--no-cache"] if flags.no_cache else []) + (["--pull"] if flags.pull else [])
-    return chosen + [part for key, text in sorted(flags.labels.items()) for part in ("--label", f"{key}={text}")]
-
-
-def _arguments(stack: Stack, function: StackFunction, flags: BuildFlags, environment: Mapping[str, str]) -> list[str]:
-    given = build_arguments(function, template_of(stack, function), flags.options, flags.arguments)
-    proxies = {name: environment[name] for name in _PROXIES if environment.get(name)}
-    merged = {"ADDITIONAL_PACKAGE": "", **proxies, **given}
-    return [part for key, text in sorted(merged.items()) for part in ("--build-arg", f"{key}={text}")]
-
-
-def _secrets(stack: Stack, function: StackFunction) -> list[str]:
+def _secrets(stack: Stack, function: StackFunction) -> dict[str, Path]:
     part = stack.part_of(function)
-    parts: list[str] = []
-    for name, file in sorted(function.build_secrets.items()):
+    found: dict[str, Path] = {}
+    for name, file in function.build_secrets.items():
         what = f"{part.file}: functions.{function.name}.build_secrets.{name}"
-        path = inside(part.folder, file, what)
-        if not path.is_file() or "," in f"{name}{path}":
+        found[name] = inside(part.folder, file, what)
+        if not found[name].is_file():
             raise BadInput(f"{what}: there is no file {file!r} beside the stack file")
-        parts += ["--secret", f"id={name},src={path}"]
-    return parts
+    return found
 
 
 def _ensure_builder(docker: str, environment: Mapping[str, str], progress: Progress) -> None:

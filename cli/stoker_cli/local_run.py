@@ -59,7 +59,7 @@ def local_run(
     from dataclasses import replace
 
     from stoker_cli.deploy_options import pairs
-    from stoker_cli.programs import find_program
+    from stoker_sdk.programs import find_program
     from stoker_sdk.stack import select
 
     stack = required_stack(target, surroundings, Selection())
@@ -108,7 +108,7 @@ def _image(
     stack: Stack, function: StackFunction, flags: BuildFlags, surroundings: Surroundings, *, builds: bool
 ) -> str:
     from stoker_cli.builds import is_image
-    from stoker_cli.images import build_image, image_name
+    from stoker_cli.images import image_builder, image_name, image_order
     from stoker_cli.pipeline import named, prepare
     from stoker_cli.progress import progress_of
 
@@ -122,7 +122,8 @@ def _image(
             return image_name(stack, function, flags.tag, surroundings.environment)
         prepare(stack, (function,), flags, surroundings.environment)
         with progress_of(function.name, 1, flags.quiet) as progress:
-            return build_image(stack, function, flags, surroundings.environment, progress)
+            order = image_order(stack, function, flags, surroundings.environment)
+            return image_builder(flags, surroundings.environment).build(order, progress)
 
 
 def _secrets(function: StackFunction, stack: Stack) -> Path | None:

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import click
 
+from stoker_builder.images.context import write_context
 from stoker_builder.request import template_of
-from stoker_cli.build_context import write_context
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.builds import is_image, make
 from stoker_cli.deploy_options import Rollout
@@ -46,6 +46,8 @@ def build_functions(
     functions: Sequence[StackFunction],
     flags: BuildFlags,
     environment: Mapping[str, str],
+    *,
+    push: bool = False,
 ) -> Iterator[str]:
     """Build those that have source, so many at a time as the flags say, and give their images in order."""
     built = [function for function in functions if function.is_built_here]
@@ -56,17 +58,20 @@ def build_functions(
     def one(function: StackFunction) -> str:
         alone = flags.parallel == 1
         with named(function.name), progress_of(function.name, 1, flags.quiet, alone) as progress:
-            return make(client, stack, function, flags, environment, progress)
+            return make(client, stack, function, flags, environment, progress, push=push)
 
     yield from each(built, one, flags.parallel)
 
 
-def shrinkwrap_functions(stack: Stack, functions: Sequence[StackFunction]) -> None:
+def shrinkwrap_functions(stack: Stack, functions: Sequence[StackFunction], environment: Mapping[str, str]) -> None:
     """Write the build contexts and print their folders."""
+    from stoker_cli.images import image_order
+
     for function in functions:
         if function.is_built_here:
             with named(function.name):
-                click.echo(write_context(stack, function, template_of(stack, function)))
+                order = image_order(stack, function, BuildFlags(), environment)
+                click.echo(write_context(order.request, order.context))
 
 
 def deploy_functions(

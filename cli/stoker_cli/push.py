@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from stoker_cli.build_flags import BuildFlags, builder_option, tag_option
+from stoker_cli.build_flags import BuildFlags, builder_options, tag_option
 from stoker_cli.command import Command
 from stoker_cli.connection import required_stack
 from stoker_cli.options import Selection, Target, selection_options, stack_options
@@ -15,17 +17,17 @@ from stoker_cli.surroundings import Surroundings
 @stack_options
 @selection_options
 @tag_option
-@builder_option
+@builder_options
 @click.option("--parallel", type=click.IntRange(1, 32), default=1, metavar="N", help="So many at a time. [default: 1]")
 @click.pass_obj
 def push(
-    surroundings: Surroundings, target: Target, selection: Selection, tag: str, builder: str, parallel: int
+    surroundings: Surroundings, target: Target, selection: Selection, tag: str, builder: dict[str, Any], parallel: int
 ) -> None:
     """Push the images of a stack with Docker, after `stoker build`.
 
-    What the gateway has built lies there already, so that there is nothing to push; what --builder docker has built
-    is pushed with that flag. Functions with skip_build are left out. An image needs a registry or an owner in its
-    name, such as ghcr.io/me/greet. Standard output has each image with the digest that the registry has it under.
+    What the gateway has built lies there already, so that there is nothing to push; what --builder docker or buildkit
+    has built is pushed with that flag. Functions with skip_build are left out. An image needs a registry or an owner
+    in its name, such as ghcr.io/me/greet. Standard output has each image with the digest that its registry names.
 
     \b
     stoker push
@@ -33,14 +35,14 @@ def push(
     stoker deploy --name greet --image "$(stoker push --builder docker --filter greet)"
     """
     from stoker_cli.builds import is_image
-    from stoker_cli.images import image_name, push_image
+    from stoker_cli.images import push_image
     from stoker_cli.parallel import each
     from stoker_cli.pipeline import named
     from stoker_cli.progress import progress_of
     from stoker_sdk.stack import StackFunction, select
 
     stack = required_stack(target, surroundings, selection)
-    flags = BuildFlags(tag=tag, builder=builder)
+    flags = BuildFlags(tag=tag, **builder)
     chosen = [each for each in select(stack.functions, selection.filter, selection.regex) if not each.skip_build]
     pushed = [each for each in chosen if is_image(stack, each, flags) or not each.is_built_here]
     for function in chosen:
@@ -49,8 +51,7 @@ def push(
 
     def one(function: StackFunction) -> str:
         with named(function.name), progress_of(function.name, 1, alone=parallel == 1) as progress:
-            image = image_name(stack, function, tag, surroundings.environment)
-            return push_image(image, surroundings.environment, progress)
+            return push_image(stack, function, flags, surroundings.environment, progress)
 
     for image in each(pushed, one, parallel):
         click.echo(image)

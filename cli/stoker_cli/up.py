@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stoker_cli.build_flags import BuildFlags, build_flags, builder_option, one_platform
+from stoker_cli.build_flags import BuildFlags, build_flags, builder_options, one_platform
 from stoker_cli.command import Command
 from stoker_cli.connection import connected, read_stack, required_stack
 from stoker_cli.deploy_options import Rollout, rollout_options
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 @rollout_options
 @build_flags
 @click.option("--watch", is_flag=True, help="Stay, and do it again whenever a file of the functions changes.")
-@click.option("--skip-push", is_flag=True, help="Do not push images that Docker has built.")
+@click.option("--skip-push", is_flag=True, help="Do not push images that were built.")
 @click.option("--skip-deploy", is_flag=True, help="Only build and push.")
 @click.option("--publish", is_flag=True, help="Build all images with buildx and push them in one go.")
-@builder_option
+@builder_options
 @click.option(
     "--platforms",
     "--platform",
@@ -50,14 +50,14 @@ def up(
     skip_push: bool,
     skip_deploy: bool,
     publish: bool,
-    builder: str,
+    builder: dict[str, Any],
     platforms: str,
 ) -> None:
     """Build and deploy the functions of a stack, wait until they are ready, and print their URLs.
 
     Functions with skip_build, or without a lang and a handler, are deployed with the image that the stack names.
-    Images that Docker builds are pushed; it builds everything for a gateway whose functions run on a cluster, and
-    with --builder docker. The first failure ends the command; functions that were deployed before stay. Unchanged
+    Images are pushed; everything is one for a gateway whose functions run on a cluster, and with --builder docker or
+    buildkit. The first failure ends the command; functions that were deployed before stay. Unchanged
     sources build nothing. For the shortest way from saving to an answer, see `stoker dev`.
 
     \b
@@ -66,7 +66,7 @@ def up(
     stoker up --builder docker --platform linux/arm64
     stoker up --watch
     """
-    flags = replace(flags, builder=builder, platform="" if publish else one_platform(platforms))
+    flags = replace(flags, **builder, platform="" if publish else one_platform(platforms))
     rollout = replace(rollout, overrides=replace(rollout.overrides, namespace=target.namespace))
 
     def once() -> Stack:
@@ -115,7 +115,7 @@ def _watch(once: Callable[[], Stack], target: Target, surroundings: Surroundings
 
 
 class _Way:
-    """From a function to its image: built by the gateway, or by Docker and pushed, or published."""
+    """From a function to its image: built by the gateway, or by BuildKit and pushed, or published."""
 
     def __init__(
         self, stack: Stack, flags: BuildFlags, surroundings: Surroundings, pushes: bool, platforms: str
@@ -141,12 +141,12 @@ class _Way:
         from stoker_cli.pipeline import build_functions
 
         built = [function for function in functions if function.is_built_here]
-        images = build_functions(client, self.stack, built, self.flags, self._environment)
+        images = build_functions(client, self.stack, built, self.flags, self._environment, push=self._pushes)
         self._made = {function.name: image for function, image in zip(built, images, strict=True)}
 
     def images(self, client: ControlClient) -> Callable[[StackFunction, Progress], str]:
         from stoker_cli.builds import is_image, make
-        from stoker_cli.images import publish_image, push_image
+        from stoker_cli.images import publish_image
 
         def image(function: StackFunction, progress: Progress) -> str:
             if not function.is_built_here:
@@ -155,10 +155,9 @@ class _Way:
                 where = (self._platforms, (), self._environment, progress)
                 return publish_image(self.stack, function, self.flags, *where)
             made = self._made.get(function.name) or make(
-                client, self.stack, function, self.flags, self._environment, progress
+                client, self.stack, function, self.flags, self._environment, progress, push=self._pushes
             )
-            if self._pushes and is_image(self.stack, function, self.flags):
-                push_image(made, self._environment, progress)
-            return made
+            # As the stack names it: the deploy pins it.
+            return made.partition("@")[0] if is_image(self.stack, function, self.flags) else made
 
         return image

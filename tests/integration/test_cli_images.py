@@ -176,7 +176,7 @@ def test_a_pulled_template_that_only_makes_images_gives_way_to_the_one_of_the_ga
     assert done.code == 0 and docker.calls()[-1][0] == "build", "an own template is not replaced"
     project.file("template/python3/meta.json", "{}")
     done = project("build", "--filter", "greet")
-    assert done.out.startswith("stoker.local/greet@") and "takes the place of ./template/python3" in done.err
+    assert done.out.startswith("stoker.local/greet@") and "python3 takes the place of the pulled one" in done.err
     assert project("build", "--filter", "greet", "--builder", "docker").out == "greet:latest\n"
 
 

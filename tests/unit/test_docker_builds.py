@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from stoker_builder.errors import FailedTests
+from stoker_builder.images.docker_client import Client, find_client, has_built_in
+from stoker_builder.images.docker_log import BuildLog
+from stoker_builder.images.dockerfile import leaves_out_tests, read_stages
+from stoker_builder.images.runtime_wheel import write_runtime_wheel
 from stoker_builder.templates import find_template
 from stoker_cli.build_flags import one_platform
-from stoker_cli.docker.build_log import BuildLog
-from stoker_cli.docker.client import Client, find_client, has_built_in
-from stoker_cli.docker.dockerfile import leaves_out_tests, read_stages
-from stoker_cli.runtime_wheel import write_runtime_wheel
 from stoker_sdk.errors import BadUsage, NotFound, StokerError
 
 CLIENT = """#!/bin/sh

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ class ExecutionSettings:
     password_file: Path
     seal_key: Path
     public_url: str
-    images: ImageSettings
+    images: ImageSettings = field(default_factory=ImageSettings)
     run_timeout: float = 3600.0
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stoker_cli.builds import build
+from stoker_builder.images.builder import Order
+from stoker_builder.images.local import LocalBuilder
+from stoker_builder.request import build_request
 from stoker_cli.development.debugging import Debugger
 from stoker_cli.development.following import Followers
 from stoker_cli.development.project import Project, load_project, stack_files
@@ -132,7 +134,9 @@ class Session:
         self._make_namespace(function.namespace)
         self._secrets.give(function)
         arguments = {} if self._settings.tests else _NO_TESTS
-        image = build(self._client, self._project.stack, function, arguments, progress)
+        progress.step("building")
+        order = Order(build_request(self._project.stack, function, arguments))
+        image = LocalBuilder(self._client.build).build(order, progress)
         labels = {key: value for key, value in function.labels.items() if key not in _ONE_REPLICA}
         spec = function_spec(replace(function, labels=labels), self._overrides(function, image))
         spec.check()

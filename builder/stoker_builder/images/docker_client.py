@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker_cli.programs import find_program, output_of
 from stoker_sdk.errors import StokerError
+from stoker_sdk.programs import find_program, output_of
 
 REASON = "images are built and pushed with it"
 _VERSION = re.compile(r"\bversion (\d+)\.")

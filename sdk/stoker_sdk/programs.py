@@ -1,4 +1,4 @@
-"""Other programs that commands of ours run: git and docker. Never through a shell, and never without a reason
+"""Other programs that ours run: git, docker, buildctl. Never through a shell, and never without a reason
 that a person can read when one is missing or fails.
 """
 
@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stoker_sdk.errors import NotFound, StokerError
@@ -30,13 +32,15 @@ def follow(
     environment: Mapping[str, str],
     folder: Path | None = None,
     prepare: Callable[[], None] | None = None,
+    seconds: float = 0.0,
 ) -> None:
     """Run a program to its end and pass its lines on. Raises `StokerError` with the last ones when it fails.
 
-    `prepare` runs in the child before the program does, to set limits.
+    `prepare` runs in the child before the program does, to set limits. After so many `seconds` it is stopped; 0: never.
     """
     last: deque[str] = deque(maxlen=_KEPT)
-    with _started(command, environment, folder, prepare) as process:
+    shown = " ".join([Path(command[0]).name, *command[1:3]])
+    with _started(command, environment, folder, prepare) as process, _stopped_after(seconds, process) as is_late:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -45,10 +49,30 @@ def follow(
         except BaseException:
             process.terminate()
             raise
+    if is_late.is_set():
+        raise StokerError(f"`{shown}` took longer than {seconds:g} seconds and was stopped")
     if process.returncode:
-        shown = " ".join([Path(command[0]).name, *command[1:3]])
         reason = next((line for line in reversed(last) if line.strip()), "it printed no reason")
         raise StokerError(f"`{shown}` failed with exit code {process.returncode}: {reason[:300]}")
+
+
+@contextmanager
+def _stopped_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[threading.Event]:
+    """Gives what is set when the time is over."""
+    is_late = threading.Event()
+
+    def stop() -> None:
+        is_late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, stop)
+    if seconds:
+        timer.start()
+    try:
+        yield is_late
+        process.wait()
+    finally:
+        timer.cancel()
 
 
 def output_of(command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> str:
