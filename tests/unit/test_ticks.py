@@ -77,10 +77,34 @@ def test_a_day_on_which_clocks_are_changed_has_each_tick_once(cron: str, after: 
     assert ticks(cron, after, len(expected), "Europe/Berlin") == expected
 
 
-@settings(max_examples=60, deadline=None)
+def test_a_clock_that_jumps_by_half_an_hour_loses_no_tick() -> None:
+    """On 5 April 2026 02:00 became 01:30, on 4 October 02:00 becomes 02:30."""
+    zone, autumn, spring = "Australia/Lord_Howe", "2026-04-04T23:00:00+11:00", "2026-10-04T00:30:00+10:30"
+    assert ticks("15 */5 * * *", autumn, 3, zone) == ["05 00:15 +1100", "05 05:15 +1030", "05 10:15 +1030"]
+    assert ticks("45 1 * * *", autumn, 2, zone) == ["05 01:45 +1100", "06 01:45 +1030"]
+    assert ticks("*/30 1,2 * * *", autumn, 4, zone) == [
+        "05 01:00 +1100",
+        "05 01:30 +1100",
+        "05 01:30 +1030",
+        "05 02:00 +1030",
+    ]
+    assert ticks("0,45 2 * * *", spring, 3, zone) == ["04 02:30 +1100", "04 02:45 +1100", "05 02:00 +1100"]
+    assert ticks("* * 1 1 *", "2026-10-04T01:59:00+10:30", 1, zone) == ["01 00:00 +1100"]
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(
-        ["30 2 * * *", "0,30 2,3 * * *", "*/7 * * * *", "15 */5 * * *", "0 0 * * sun", "@every 7m", "@daily"]
+        [
+            "30 2 * * *",
+            "0,30 2,3 * * *",
+            "*/7 * * * *",
+            "15 */5 * * *",
+            "0 0 * * sun",
+            "@every 7m",
+            "@daily",
+            "45 1 * * *",
+        ]
     ),
     st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]),
     st.sampled_from([unix(SPRING), unix(AUTUMN), unix("2026-03-08T05:00:00Z"), unix("2026-04-04T12:00:00Z")]),

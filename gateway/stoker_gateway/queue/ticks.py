@@ -15,12 +15,12 @@ import hashlib
 import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from itertools import islice, takewhile
 
 import msgspec
-from cronsim import CronSim
 
+from stoker_gateway.queue.cron import moments
 from stoker_sdk.names import FunctionKey
 from stoker_sdk.schedule import DESCRIPTORS, TOPIC, Schedule, every_seconds, split_zone
 from stoker_sdk.units import format_rfc3339
@@ -60,7 +60,7 @@ class Plan:
         if expression.startswith("@every"):
             return _every(every_seconds(expression), moment)
         expression = DESCRIPTORS.get(expression, expression).replace("?", "*")
-        return _matching(expression, _zone(zone or self.schedule.timezone), moment)
+        return moments(expression, _zone(zone or self.schedule.timezone), moment)
 
     def next(self, moment: int) -> int | None:
         """The first tick after a moment; None when there is none in fifty years."""
@@ -127,16 +127,6 @@ def _every(period: int, moment: int) -> Iterator[int]:
     while True:
         tick += period
         yield tick
-
-
-def _matching(expression: str, zone: tzinfo, moment: int) -> Iterator[int]:
-    """The library knows no fold: it may begin with moments that have been, and name one twice."""
-    last = moment
-    for found in CronSim(expression, datetime.fromtimestamp(moment, zone)):
-        tick = int(found.timestamp())
-        if tick > last:
-            last = tick
-            yield tick
 
 
 def _zone(name: str) -> tzinfo:
