@@ -49,8 +49,13 @@ def control_group(staging: Path, bounds: Bounds) -> Iterator[ControlGroup | None
             group.cgroups.remove("")  # where it was the last
 
 
+def name_for(builds: Path) -> str:
+    """Of the group that holds those of all builds with folders there."""
+    return f"stoker-builds-{hashlib.sha256(os.fsencode(builds)).hexdigest()[:12]}"
+
+
 def _make(staging: Path, bounds: Bounds) -> ControlGroup | None:
-    name = f"stoker-builds-{hashlib.sha256(os.fsencode(staging.parent)).hexdigest()[:12]}"
+    name = name_for(staging.parent)
     for _ in range(_TRIES):
         cgroups = find_cgroups(name, _CONTROLLERS)
         if cgroups is None:
