@@ -42,10 +42,10 @@ def make(
         from stoker_cli.images import image_builder, image_order
 
         order = image_order(stack, function, flags, environment)
-        return image_builder(flags, environment).build(order, progress, push=push)
+        return image_builder(flags, environment).build(order, progress, push=push).image
     progress.step("building")
     order = Order(build_request(stack, function, flags.arguments, flags.options))
-    return LocalBuilder(client.build).build(order, progress)
+    return LocalBuilder(client.build).build(order, progress).image
 
 
 def is_image(stack: Stack, function: StackFunction, flags: BuildFlags) -> bool:

@@ -88,7 +88,7 @@ def push_image(
         raise BadInput("a buildkitd pushes what it builds, and nothing is built here: use --builder docker")
     if isinstance(builder, DockerBuilder):
         return builder.push(image_name(stack, function, flags.tag, environment), progress)
-    return builder.build(image_order(stack, function, flags, environment), progress, push=True)
+    return builder.build(image_order(stack, function, flags, environment), progress, push=True).image
 
 
 def publish_image(

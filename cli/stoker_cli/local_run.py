@@ -123,7 +123,7 @@ def _image(
         prepare(stack, (function,), flags, surroundings.environment)
         with progress_of(function.name, 1, flags.quiet) as progress:
             order = image_order(stack, function, flags, surroundings.environment)
-            return image_builder(flags, surroundings.environment).build(order, progress)
+            return image_builder(flags, surroundings.environment).build(order, progress).image
 
 
 def _secrets(function: StackFunction, stack: Stack) -> Path | None:

@@ -45,11 +45,19 @@ class Order:
     squash: bool = False
 
 
+@dataclass(frozen=True)
+class Built:
+    """The image as it can be deployed, and what took how long within the build, where the builder tells."""
+
+    image: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
 class ImageBuilder(Protocol):
     """Builds one function after the other."""
 
-    def build(self, order: Order, progress: Progress, *, push: bool = False) -> str:
-        """Run its tests and build it. Returns the image as it can be deployed: with `push`, as its registry has it.
+    def build(self, order: Order, progress: Progress, *, push: bool = False) -> Built:
+        """Run its tests and build it; with `push`, the image is as its registry has it.
 
         Raises `StokerError`; `FailedTests`, which says what they printed last, leaves no image.
         """

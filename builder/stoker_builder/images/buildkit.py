@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker_builder.images.buildctl_log import RawLog
-from stoker_builder.images.builder import Order, Run, arguments_of
+from stoker_builder.images.builder import Built, Order, Run, arguments_of
 from stoker_builder.images.context import prepare_context
 from stoker_builder.images.docker import check_can_be_pushed, secret_flags
 from stoker_builder.images.dockerfile import TEST_STAGE, leaves_out_tests
@@ -66,7 +66,7 @@ class BuildKitBuilder:
         self._environment = environment
         self._run = run
 
-    def build(self, order: Order, progress: Progress, *, push: bool = False) -> str:
+    def build(self, order: Order, progress: Progress, *, push: bool = False) -> Built:
         """As `ImageBuilder.build`."""
         self._daemon.check()
         if order.squash:
@@ -82,14 +82,14 @@ class BuildKitBuilder:
         progress.step("building with buildkit")
         if not push:
             self._follow(begin, context, progress)
-            return order.image
+            return Built(order.image)
         with tempfile.TemporaryDirectory(prefix="stoker-buildctl-") as folder:
             metadata = Path(folder, "metadata.json")
             output = output_flags(order, plain=self._daemon.is_plain(order.image))
             self._follow([*begin, *output, f"--metadata-file={metadata}"], context, progress)
             digest = digest_in(metadata.read_text() if metadata.is_file() else "")
         progress.log(f"pushed {order.image}: digest: {digest}")
-        return f"{order.image}@{digest}"
+        return Built(f"{order.image}@{digest}")
 
     def _follow(self, command: Sequence[str], context: Path, progress: Progress) -> None:
         build = RawLog()

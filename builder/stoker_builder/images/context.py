@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ BUILD_FOLDER = "build"
 _WANTS_RUNTIME = "ARG STOKER_PACKAGE"
 """In the Dockerfiles that install our watchdog."""
 
+_TEST = re.compile(r"(test_.*|.*[_.]test)\.[a-z]+|conftest\.py")
 _NOT_COPIED = (BUILD_FOLDER, "template", ".git")
 
 
@@ -36,6 +38,7 @@ def write_context(request: BuildRequest, folder: Path) -> Path:
         _empty(folder)
         if template is not None:
             _copy(template.path, folder)
+            _remove_tests(folder / template.handler_folder)
         target = folder / template.handler_folder if template else folder
         _copy(request.handler, target, _NOT_COPIED)
         for name, path in request.copied.items():
@@ -80,6 +83,13 @@ def _empty(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def _remove_tests(starter: Path) -> None:
+    """A template's starter is there for what a handler leaves out; its tests are of the starter."""
+    for path in starter.rglob("*"):
+        if _TEST.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _copy(source: Path, target: Path, skipped: tuple[str, ...] = ()) -> None:

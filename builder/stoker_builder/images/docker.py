@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from stoker_builder.images.builder import Order, Run, arguments_of
+from stoker_builder.images.builder import Built, Order, Run, arguments_of
 from stoker_builder.images.context import prepare_context
 from stoker_builder.images.docker_client import REASON, Client, find_client
 from stoker_builder.images.docker_log import BuildLog
@@ -29,7 +29,7 @@ class DockerBuilder:
         self._environment = environment
         self._run = run
 
-    def build(self, order: Order, progress: Progress, *, push: bool = False) -> str:
+    def build(self, order: Order, progress: Progress, *, push: bool = False) -> Built:
         """As `ImageBuilder.build`. The image stays in the Engine's own store."""
         client = find_client(self._environment)
         context, dockerfile = prepare_context(order)
@@ -39,7 +39,7 @@ class DockerBuilder:
             self.follow(client, [*client.build(), *options, f"--target={TEST_STAGE}", "."], context, progress)
         progress.step("building with docker")
         self.follow(client, [*client.build(), *options, "--tag", order.image, "."], context, progress)
-        return self.push(order.image, progress) if push else order.image
+        return Built(self.push(order.image, progress) if push else order.image)
 
     def push(self, image: str, progress: Progress) -> str:
         """Push what was built, and return it with the digest that the registry has it under. Raises `BadInput`."""

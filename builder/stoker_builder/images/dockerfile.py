@@ -1,4 +1,4 @@
-"""What a Dockerfile says about its stages: as much of it as is needed to know whether its tests would run.
+"""What a Dockerfile says: as much of it as is needed to know whether its tests would run, and what it would fetch.
 
 BuildKit makes only the stages that the last one needs, so a stage `test` that nothing needs would be left out.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-TEST_STAGE = "test"
+TEST_STAGE: Final = "test"
 
-_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE)
-_COPIED = re.compile(r"(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=(\S+)", re.IGNORECASE)
-_MOUNTED = re.compile(r"--mount=(?:\S*,)?from=([^,\s]+)", re.IGNORECASE)
+FROM: Final = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE)
+_COPIED: Final = re.compile(r"(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=(\S+)", re.IGNORECASE)
+_MOUNTED: Final = re.compile(r"--mount=(?:\S*,)?from=([^,\s]+)", re.IGNORECASE)
+_CONTINUED: Final = re.compile(r"\\[ \t]*$")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Stage:
 def read_stages(dockerfile: str) -> list[Stage]:
     """The stages in their order. What is no Dockerfile gives none."""
     stages: list[Stage] = []
-    for instruction in _instructions(dockerfile):
-        start = _FROM.match(instruction)
+    for instruction in instructions(dockerfile):
+        start = FROM.match(instruction)
         if start:
             stages.append(Stage((start[2] or str(len(stages))).lower(), frozenset({start[1].lower()})))
         elif stages:
-            sources = {name.lower() for name in _sources(instruction)}
+            sources = {name.lower() for name in sources_of(instruction)}
             stages[-1] = Stage(stages[-1].name, stages[-1].sources | sources)
     return stages
 
@@ -52,24 +54,26 @@ def leaves_out_tests(dockerfile: str) -> bool:
     return TEST_STAGE not in needed
 
 
-def _sources(instruction: str) -> list[str]:
+def sources_of(instruction: str) -> list[str]:
+    """The stages and images that a COPY, ADD or RUN takes files from."""
     copied = _COPIED.match(instruction)
     if copied:
         return [copied[1]]
     return _MOUNTED.findall(instruction) if instruction[:3].upper() == "RUN" else []
 
 
-def _instructions(dockerfile: str) -> Iterator[str]:
-    """One line each: continued lines together, comments left out."""
+def instructions(dockerfile: str) -> Iterator[str]:
+    """One line each: continued lines together as BuildKit puts them, comments left out."""
     begun = ""
-    for line in dockerfile.splitlines():
-        text = line.strip()
-        if not text or text.startswith("#"):
+    for line in dockerfile.split("\n"):
+        text = line.rstrip("\r")
+        if not text.strip() or text.lstrip().startswith("#"):
             continue
-        if text.endswith("\\"):
-            begun += text[:-1] + " "
+        begun += text if begun else text.lstrip()
+        if _CONTINUED.search(begun):
+            begun = _CONTINUED.sub("", begun)
         else:
-            yield begun + text
+            yield begun.rstrip()
             begun = ""
     if begun:
-        yield begun
+        yield begun.rstrip()

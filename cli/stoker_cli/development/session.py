@@ -136,7 +136,7 @@ class Session:
         arguments = {} if self._settings.tests else _NO_TESTS
         progress.step("building")
         order = Order(build_request(self._project.stack, function, arguments))
-        image = LocalBuilder(self._client.build).build(order, progress)
+        image = LocalBuilder(self._client.build).build(order, progress).image
         labels = {key: value for key, value in function.labels.items() if key not in _ONE_REPLICA}
         spec = function_spec(replace(function, labels=labels), self._overrides(function, image))
         spec.check()

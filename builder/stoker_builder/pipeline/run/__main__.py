@@ -15,10 +15,12 @@ from typing import NoReturn
 import msgspec
 
 from stoker_builder.errors import Cancelled, is_full_disk
+from stoker_builder.images.settings import LOCAL
 from stoker_builder.pipeline.job import Job
 from stoker_builder.pipeline.run.checkout import check_out
 from stoker_builder.pipeline.run.functions import Superseded, deploy_all, remove_all
 from stoker_builder.pipeline.run.gateway import Gateway
+from stoker_builder.pipeline.run.images import Images
 from stoker_builder.pipeline.run.manifest import read_manifest
 from stoker_builder.pipeline.run.teller import Teller
 from stoker_builder.staging import staging_folder
@@ -71,11 +73,13 @@ def _run(job: Job, teller: Teller) -> tuple[str, str]:
         with teller.timed("checkout"):
             check_out(job.remote, push.sha, folder, teller.log)
         with teller.timed("stack"):
-            manifest = read_manifest(folder, job.run, Path(job.seal_key))
+            as_images = job.images.builder != LOCAL
+            manifest = read_manifest(folder, job.run, Path(job.seal_key), as_images=as_images)
         for note in manifest.notes:
             teller.log(note)
         try:
-            deploy_all(manifest, job.run, gateway, teller, url=job.public_url, seconds=job.ready_seconds)
+            images = Images(job.images, staging / "images", gateway)
+            deploy_all(manifest, job.run, gateway, images, teller, url=job.public_url, seconds=job.ready_seconds)
         except Superseded as stop:
             return SUPERSEDED, str(stop)
     failed = teller.has_failed()

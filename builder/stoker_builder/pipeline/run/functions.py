@@ -14,7 +14,9 @@ from typing import Final
 
 import msgspec
 
-from stoker_builder.pipeline.run.gateway import FailedBuild, Gateway
+from stoker_builder.errors import FailedBuild
+from stoker_builder.pipeline.run.gateway import Gateway
+from stoker_builder.pipeline.run.images import Images
 from stoker_builder.pipeline.run.manifest import (
     LABELS_OF_GIT,
     NOT_IN_PREVIEWS,
@@ -39,13 +41,15 @@ _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)|^--- FAIL: (\S+)|^not
 _CHUNK: Final = 1 << 20
 
 
-def deploy_all(manifest: Manifest, run: Run, gateway: Gateway, teller: Teller, *, url: str, seconds: float) -> None:
+def deploy_all(
+    manifest: Manifest, run: Run, gateway: Gateway, images: Images, teller: Teller, *, url: str, seconds: float
+) -> None:
     """Bring the platform to what the manifest says. Failures are in the teller's results. `url` is the public address,
     `seconds` how long a function may take to get ready. Raises `Superseded`.
     """
     teller.expect([FunctionResult(each.name, each.origin.name) for each in manifest.functions])
     deployed = {status.name: status for status in gateway.functions()}
-    work = _Work(run, gateway, teller, url, seconds)
+    work = _Work(run, gateway, images, teller, url, seconds)
     functions = [each for each in manifest.functions if not (run.push.pull and work.is_live_already(each, deployed))]
     for wanted in functions:
         work.bring(wanted, deployed.get(wanted.origin.name))
@@ -99,10 +103,11 @@ class Superseded(Exception):
 class _Work:
     """One function after the other, for one run."""
 
-    def __init__(self, run: Run, gateway: Gateway, teller: Teller, url: str, seconds: float) -> None:
+    def __init__(self, run: Run, gateway: Gateway, images: Images, teller: Teller, url: str, seconds: float) -> None:
         self._run = run
         self._push = run.push
         self._gateway = gateway
+        self._images = images
         self._teller = teller
         self._url = url
         self._seconds = seconds
@@ -110,7 +115,7 @@ class _Work:
     def is_live_already(self, wanted: Wanted, deployed: Mapping[str, FunctionStatus]) -> bool:
         """Whether a pull request leaves the function as the default branch has it, so that it needs no preview."""
         live = deployed.get(wanted.origin._replace(pull=0).name)
-        if live is None or (live.annotations or {}).get(SOURCE) != source_digest(wanted.request):
+        if live is None or (live.annotations or {}).get(SOURCE) != self._source(wanted):
             return False
         wants = FunctionStatus.of(wanted.spec)
         if _settings_of(live, self._push) != _settings_of(wants, self._push):
@@ -126,11 +131,11 @@ class _Work:
         log = self._teller.log_of(name)
         try:
             self._check_ours(status)
-            source = source_digest(wanted.request)
+            source = self._source(wanted)
             if status is not None and (status.annotations or {}).get(SOURCE) == source:
                 image = status.image
             else:
-                image = self._build(wanted)
+                image = self._build(wanted, source)
             spec = _with_image(wanted.spec, image, source)
             if status is not None and _says_the_same(status, spec) and _stands(status):
                 address = self._address(spec, status)
@@ -160,14 +165,16 @@ class _Work:
         if stop := self._teller.may_deploy():
             raise Superseded(stop)
 
-    def _build(self, wanted: Wanted) -> str:
+    def _source(self, wanted: Wanted) -> str:
+        return source_digest(wanted.request, self._images.kind)
+
+    def _build(self, wanted: Wanted, source: str) -> str:
         self._teller.result(wanted.name, state="building")
         log = self._teller.log_of(wanted.name)
         log("building")
         with self._teller.timed("build", wanted.name):
-            built = self._gateway.build(wanted.request, log)
+            built = self._images.build(wanted, self._push, source, log)
         self._teller.split("build", built.seconds, wanted.name)
-        log(f"built {built.image}" + (" (unchanged)" if built.cached else ""))
         return built.image
 
     def _deploy(self, name: str, spec: FunctionSpec, *, exists: bool) -> None:
@@ -208,13 +215,15 @@ class _Work:
         return public[0] if public else f"{self._url}/function/{spec.service}"
 
 
-def source_digest(request: BuildRequest) -> str:
-    """Of all that a build is made from: handler, copied folders, own template or built-in one, arguments, release."""
+def source_digest(request: BuildRequest, kind: str = "") -> str:
+    """Of all that a build is made from: handler, copied folders, own template or built-in one, arguments, release; and
+    of `kind`, which is empty for what the platform keeps itself, else says where images go.
+    """
     digest = hashlib.sha256()
     with replace(request, settings=msgspec.structs.replace(request.settings, secrets={})).packed() as archive:
         while chunk := archive.read(_CHUNK):
             digest.update(chunk)
-    return "sha256:" + digest_of([__version__, digest.digest(), _template_digest(request)])
+    return "sha256:" + digest_of([__version__, digest.digest(), _template_digest(request), *([kind] if kind else [])])
 
 
 def _template_digest(request: BuildRequest) -> str:

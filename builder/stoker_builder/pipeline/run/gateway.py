@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from stoker_builder.request import BuildRequest
+from stoker_builder.errors import FailedBuild
+from stoker_builder.images.builder import Built, Order
+from stoker_builder.images.local import LocalBuilder
 from stoker_sdk.client import ControlClient
 from stoker_sdk.credentials import basic_authorization
 from stoker_sdk.data_dir import ADMIN
 from stoker_sdk.errors import Conflict, NotFound, StokerError, Unavailable
 from stoker_sdk.function import FunctionSpec, FunctionStatus
 from stoker_sdk.http_client import HttpClient
-from stoker_sdk.messages import BuildLine
-from stoker_sdk.rollout import Mode, deploy, wait_until_ready
+from stoker_sdk.rollout import Mode, Progress, deploy, wait_until_ready
 
 PATIENCE: Final = 60.0
 """Seconds for which the platform may be away, as when a process of it is started again."""
@@ -27,16 +28,8 @@ _BROKEN: Final = ("internal", "unavailable", "cancelled")
 T = TypeVar("T")
 
 
-class FailedBuild(StokerError):
-    """The function's source, packages or tests are at fault; the message says what. `code` is the builder's."""
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class Gateway:
-    """Methods raise `StokerError`s; `Unavailable` only after `PATIENCE`."""
+    """Methods raise `StokerError`s; `Unavailable` only after `PATIENCE`. It is the local `ImageBuilder`, too."""
 
     def __init__(self, address: str, password_file: Path) -> None:
         authorization = basic_authorization(ADMIN, password_file.read_text().strip())
@@ -51,21 +44,20 @@ class Gateway:
         except NotFound:
             return None
 
-    def build(self, request: BuildRequest, log: Callable[[str], None]) -> BuildLine:
-        """The line with the image. Raises `FailedBuild`."""
+    def build(self, order: Order, progress: Progress, *, push: bool = False) -> Built:
+        """Raises `FailedBuild`."""
         for attempt in range(1, _BUILD_TRIES + 1):
             try:
-                return self._build_once(request, log)
+                return self._build_once(order, progress, push=push)
             except FailedBuild as error:
                 if error.code not in _BROKEN or attempt == _BUILD_TRIES:
                     raise
-                log(f"{error}; the build begins again")
+                progress.log(f"{error}; the build begins again")
         raise AssertionError
 
-    def _build_once(self, request: BuildRequest, log: Callable[[str], None]) -> BuildLine:
+    def _build_once(self, order: Order, progress: Progress, *, push: bool) -> Built:
         try:
-            with request.packed() as archive:
-                return _result(self._client.build(archive), log)
+            return LocalBuilder(self._client.build).build(order, progress, push=push)
         except StokerError as error:
             if not isinstance(error, Unavailable) and type(error) is not StokerError:  # the latter is a 500
                 raise
@@ -110,16 +102,6 @@ class _Lines:
 
     def step(self, text: str) -> None:
         """Not shown: the run has steps of its own."""
-
-
-def _result(lines: Iterable[BuildLine], log: Callable[[str], None]) -> BuildLine:
-    for line in lines:
-        if line.error:
-            raise FailedBuild(line.error, line.code)
-        if line.image:
-            return line
-        log(line.log)
-    raise FailedBuild("the build broke off before it had a result", "unavailable")
 
 
 def _patiently(action: Callable[[], T]) -> T:

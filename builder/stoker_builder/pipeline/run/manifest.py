@@ -6,6 +6,7 @@ Settings that belong to the platform's operator are not honoured; each one that 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import msgspec
 from stoker_builder.build_secrets import check_build_secret
 from stoker_builder.pipeline.run.places import with_place
 from stoker_builder.pipeline.seal_key import read_seal_key
-from stoker_builder.request import DOCKERFILE, BuildRequest, build_request
+from stoker_builder.request import DOCKERFILE, BuildRequest, build_request, image_request, needs_docker, template_of
 from stoker_builder.templates import find_template, list_templates
 from stoker_builder.tree import remove_tree
 from stoker_sdk.deployment import Overrides, function_spec
@@ -26,7 +27,7 @@ from stoker_sdk.function import ANNOTATION_PREFIX, FunctionSpec
 from stoker_sdk.gateway_address import DEFAULT_GATEWAY
 from stoker_sdk.names import check_label
 from stoker_sdk.origin import Origin, check_origin
-from stoker_sdk.paths import inside
+from stoker_sdk.paths import check_tree, inside
 from stoker_sdk.runs import ACCOUNT, PLACE, RUN, SHA, Push, Run
 from stoker_sdk.sealing import purpose_of, unseal
 from stoker_sdk.settings import SETTINGS
@@ -38,11 +39,15 @@ SOURCE: Final = f"{ANNOTATION_PREFIX}source"
 
 _TEMPLATES: Final = "template"
 _MAX_STACK: Final = 256 * 1024
+_MAX_TEMPLATE: Final = 64 * 1024
 _MAX_FUNCTIONS: Final = 200
 NOT_IN_PREVIEWS: Final = (f"{ANNOTATION_PREFIX}schedule", f"{ANNOTATION_PREFIX}routes", "topic", "schedule")
 """Annotations that a pull request's functions do not have: the clock and the public addresses are the live ones'."""
 LABELS_OF_GIT: Final = "com.openfaas.cloud."
-_FIXED_ARGUMENTS: Final = ("TEST_ENABLED", "TEST_TIMEOUT", "TEST_MEMORY")
+_FIXED_ARGUMENTS: Final = re.compile(
+    r"TEST_ENABLED|TEST_TIMEOUT|TEST_MEMORY|BUILDKIT_.*|STOKER_.*|SOURCE_DATE_EPOCH|.*_PROXY", re.IGNORECASE
+)
+"""Build arguments that are not a repository's to say."""
 _IGNORED: Final = ("namespace", "fprocess", "constraints", "platforms", "skip_build")
 _LATER: Final = "built/later"
 
@@ -65,17 +70,17 @@ class Manifest:
     notes: tuple[str, ...]
 
 
-def read_manifest(folder: Path, run: Run, seal_key: Path) -> Manifest:
+def read_manifest(folder: Path, run: Run, seal_key: Path, *, as_images: bool = False) -> Manifest:
     """Everything is looked at before the first build. `seal_key` is the file of the key that opens build secrets.
 
     Raises `BadInput` with file and line.
     """
-    notes = _without_templates(folder)
+    notes = _checked_templates(folder) if as_images else _without_templates(folder)
     text = _text(folder)
     try:
         stack = _read_stack(folder, text)
         notes += stack.warnings
-        wanted = [_wanted(stack, function, run, notes, seal_key) for function in stack.functions]
+        wanted = [_wanted(stack, function, run, notes, seal_key, as_images=as_images) for function in stack.functions]
     except StokerError as error:
         raise type(error)(with_place(str(error), STACK_FILE, text)) from None
     if stack.gateway.rstrip("/") not in ("", DEFAULT_GATEWAY):  # that is what `stoker new` writes
@@ -103,6 +108,20 @@ def _without_templates(folder: Path) -> list[str]:
         return []
     remove_tree(templates) if templates.is_dir() and not templates.is_symlink() else templates.unlink()
     return [f"./{_TEMPLATES} is not honoured: the platform's templates are used"]
+
+
+def _checked_templates(folder: Path) -> list[str]:
+    """A repository's own templates: what they say is done in a container. Raises `BadInput`; gives no notes."""
+    templates = folder / _TEMPLATES
+    if not os.path.lexists(templates):
+        return []
+    if templates.is_symlink() or not templates.is_dir():
+        raise BadInput(f"./{_TEMPLATES} is not a folder")
+    check_tree(templates, f"./{_TEMPLATES}")
+    for path in templates.glob("*/template.yml"):
+        if not path.is_file() or path.stat().st_size > _MAX_TEMPLATE:
+            raise BadInput(f"./{path.relative_to(folder)} is not a file of at most {_MAX_TEMPLATE >> 10} KiB")
+    return []
 
 
 def _read_stack(folder: Path, text: str) -> Stack:
@@ -160,13 +179,18 @@ def _looks_like_a_stack(path: Path) -> bool:
         return False
 
 
-def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], seal_key: Path) -> Wanted:
+def _wanted(
+    stack: Stack, function: StackFunction, run: Run, notes: list[str], seal_key: Path, *, as_images: bool
+) -> Wanted:
     where = f"{STACK_FILE}: functions.{function.name}"
     if not function.lang or not function.handler:
         raise BadInput(f"{where}: needs `lang` and `handler`: a push builds what it deploys")
     notes += [f"{where}.{key} is not honoured here" for key in _IGNORED if getattr(function, key)]
-    _check_template(where, function.lang)
-    arguments = _honoured(f"{where}.build_args", function.build_args, lambda key: key not in _FIXED_ARGUMENTS, notes)
+    if not as_images:
+        _check_template(where, function.lang)
+    arguments = _honoured(
+        f"{where}.build_args", function.build_args, lambda key: not _FIXED_ARGUMENTS.fullmatch(key), notes
+    )
     labels = _honoured(f"{where}.labels", function.labels, lambda key: not key.startswith(LABELS_OF_GIT), notes)
     annotations = _honoured(f"{where}.annotations", function.annotations, _is_theirs, notes)
     origin = origin_of_push(run.push, function.name)
@@ -183,14 +207,17 @@ def _wanted(stack: Stack, function: StackFunction, run: Run, notes: list[str], s
         labels=labels | _labels(run),
         annotations=annotations | origin.annotations | _marks(run),
     )
-    spec = msgspec.structs.replace(function_spec(honoured, Overrides(image=_LATER)), service=origin.name)
+    process = _process(stack, function) if as_images else ""
+    spec = msgspec.structs.replace(
+        function_spec(honoured, Overrides(image=_LATER, fprocess=process)), service=origin.name
+    )
     if run.push.pull and any(key in (spec.annotations or {}) for key in NOT_IN_PREVIEWS):
         notes.append(f"{where}: schedules and routes are not honoured for a pull request")
         left = {key: text for key, text in (spec.annotations or {}).items() if key not in NOT_IN_PREVIEWS}
         spec = msgspec.structs.replace(spec, annotations=left)
     try:
         spec.check()
-        request = build_request(stack, honoured, {})
+        request = (image_request if as_images else build_request)(stack, honoured, {})
         secrets = _opened(stack.folder, where, function.build_secrets, run.push, seal_key)
     except StokerError as error:
         text = str(error)
@@ -211,6 +238,12 @@ def _marks(run: Run) -> dict[str, str]:
     """Annotations that say which push the function came by, and whose that was."""
     marks = {PLACE: place_mark(run.push), SHA: run.push.sha, RUN: str(run.id)}
     return marks | ({ACCOUNT: run.account} if run.account else {})
+
+
+def _process(stack: Stack, function: StackFunction) -> str:
+    """What an image runs whose template says so outside of its Dockerfile (section 9.2)."""
+    template = template_of(stack, function)
+    return template.fprocess if template is not None and needs_docker(function, template) else ""
 
 
 def _check_template(where: str, lang: str) -> None:
