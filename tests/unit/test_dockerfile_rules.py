@@ -1,0 +1,100 @@
+"""What a repository's Dockerfile may do, and what it looks like when it is built."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from stoker_builder.images.dockerfile import instructions
+from stoker_builder.images.rules import checked
+from stoker_builder.templates import list_templates
+from stoker_sdk.errors import BadInput
+
+PREFIX = "registry.example.org:5000/pushed"
+HEAD = "FROM debian:12 AS base\n"
+
+
+def check(text: str, scope: str = "me", **arguments: str) -> str:
+    return checked(text, arguments, PREFIX, scope)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# syntax=docker.io/evil/frontend\n" + HEAD, "syntax=docker.io/evil/frontend"),
+        ("#SYNTAX = evil\n" + HEAD, "is not allowed in a push"),
+        (HEAD + "  # Syntax=evil\n", "is not allowed in a push"),
+        ("# escape=`\n" + HEAD, "is not allowed in a push"),
+        ("\ufeff# syntax=evil\n" + HEAD, "control characters"),
+        (HEAD + "RUN a\x0bb\n", "control characters"),
+        (HEAD + "RUN a\rRUN --security=insecure b\n", "control characters"),
+        (HEAD + "RUN --security=insecure id\n", "RUN --security=insecure is not allowed"),
+        (HEAD + "RUN --network=host id\n", "RUN --network=host is not allowed"),
+        (HEAD + "run\t--network=host id\n", "--network=host is not allowed"),
+        (HEAD + "RUN \\\n # words\n\n --network=host id\n", "--network=host is not allowed"),
+        (HEAD + "RUN --mount=type=ssh id\n", "type=ssh is not allowed"),
+        (HEAD + "RUN --mount=type=cache,target=$HOME/x id\n", "is not allowed"),
+        (HEAD + 'RUN --mount=type=cache,"target=/x" id\n', "is not allowed"),
+        (HEAD + "RUN --device=all id\n", "--device=all is not allowed"),
+        (HEAD + "RUN a \\\\\nFROM x\n", "two backslashes"),
+        (HEAD + "RUN cat <<E\nFROM x\nE\n", "here-document"),
+        (HEAD + "COPY <<E /x\nE\n", "here-document"),
+        (HEAD + "ADD http://169.254.169.254/ /x\n", "ADD of an address"),
+        (HEAD + "ADD git@example.org:a/b.git /x\n", "ADD of an address"),
+        (HEAD + "ARG U=x\nADD $U /x\n", "ADD of an address"),
+        (HEAD + "ONBUILD RUN id\n", "'ONBUILD' is not allowed"),
+        (HEAD + "INCLUDE other\n", "'INCLUDE' is not allowed"),
+        (f"FROM {PREFIX}/other--repo--them:1\n", "an image of this platform's owners"),
+        ("FROM 127.0.0.1:5000/pushed/other\n", "an image of this platform's owners"),
+        ("FROM pushed/other\n", "an image of this platform's owners"),
+        (f"ARG BASE={PREFIX}/other\nFROM ${{BASE}}\n", "an image of this platform's owners"),
+        ("ARG A=pushed\nFROM r/$A/other\n", "an image of this platform's owners"),
+        (HEAD + f"COPY --from={PREFIX}/other / /\n", "an image of this platform's owners"),
+        (HEAD + f"RUN --mount=type=bind,from={PREFIX}/other,target=/x id\n", "an image of this platform's owners"),
+        ("FROM ${BASE:-debian}\n", "write the image out"),
+        ("FROM $UNKNOWN\n", "write the image out"),
+        ("ARG A=$B\nFROM $A\n", "write the image out"),
+        ("ARG A=x\nARG A=y\nFROM $A\n", "the only one of its name"),
+        ("ARG A=x B=y\nFROM $A\n", "one NAME=VALUE"),
+        (HEAD + "COPY --from=$X / /\n", "is not allowed"),
+        ("", "there is no Dockerfile"),
+    ],
+)
+def test_what_is_refused(text: str, words: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(words)):
+        check(text)
+
+
+def test_an_argument_of_the_stack_counts_as_the_dockerfile_s_own() -> None:
+    text = "ARG BASE=debian:12\nFROM ${BASE}\n"
+    assert "FROM ${BASE}" in check(text)
+    with pytest.raises(BadInput, match="an image of this platform's owners"):
+        check(text, BASE=f"{PREFIX}/other")
+
+
+@pytest.mark.parametrize("template", [each for each in list_templates() if (each.path / "Dockerfile").is_file()])
+def test_our_own_templates_are_allowed_and_keep_their_words(template: object) -> None:
+    text = (template.path / "Dockerfile").read_text()  # type: ignore[attr-defined]
+    written = [line for line in instructions(check(text)) if not line.startswith("ARG STOKER_SCOPE=")]
+    before = [re.sub(r"\s+", " ", line) for line in instructions(text)]
+    after = [re.sub(r"\s+", " ", re.sub(r",id=[0-9a-f]{20}-/root/.cache/pip", "", line)) for line in written]
+    assert after == before
+
+
+def test_nothing_before_the_first_line_is_a_directive() -> None:
+    assert check(HEAD).splitlines()[0].startswith("# Checked")
+
+
+def test_cache_folders_and_steps_with_secrets_are_of_one_owner() -> None:
+    text = HEAD + "RUN --mount=type=cache,target=/c,id=mine --mount=type=secret,id=token make\nRUN make\n"
+    mine, theirs = check(text, scope="me").splitlines(), check(text, scope="them").splitlines()
+    assert mine[2].startswith("ARG STOKER_SCOPE=") and mine[2] != theirs[2]
+    scope = mine[2].partition("=")[2]
+    assert mine[3] == f"RUN --mount=type=cache,target=/c,id={scope}-mine --mount=type=secret,id=token make"
+    assert mine[4] == theirs[4] == "RUN make"
+    assert check(text, scope="me").splitlines() == mine
+
+
+def test_continued_lines_are_put_together_as_buildkit_does() -> None:
+    assert list(instructions("RUN a\\\n  # no\n\n  b\\\nc \\  \n d\r\nCMD x\n")) == ["RUN a  bc  d", "CMD x"]
