@@ -41,7 +41,7 @@ _OPTIONS = (
     ),
 )
 _PREFIX = re.compile(
-    r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]{1,5}|localhost:[0-9]{1,5})"
+    r"(?!-)(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]{1,5}|localhost:[0-9]{1,5})"
     r"(/[a-z0-9]+([._-]+[a-z0-9]+)*)+",
     re.ASCII,
 )

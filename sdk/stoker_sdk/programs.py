@@ -16,6 +16,7 @@ from stoker_sdk.errors import NotFound, StokerError
 
 _KEPT = 20
 """Last lines of a program's output that its failure is explained with."""
+_GRACE = 5.0
 
 
 def find_program(name: str, reason: str, environment: Mapping[str, str]) -> str:
@@ -58,21 +59,28 @@ def follow(
 
 @contextmanager
 def _stopped_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[threading.Event]:
-    """Gives what is set when the time is over."""
+    """Gives what is set when the time is over. The program may end what it started before it is killed."""
     is_late = threading.Event()
 
     def stop() -> None:
         is_late.set()
-        process.kill()
+        process.terminate()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
+    if not seconds:
+        yield is_late
+        return
     timer = threading.Timer(seconds, stop)
-    if seconds:
-        timer.start()
+    timer.start()
     try:
         yield is_late
         process.wait()
     finally:
         timer.cancel()
+        timer.join()  # so that the next program is forked by a process of one thread
 
 
 def output_of(command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> str:

@@ -11,7 +11,7 @@ import pytest
 from stoker_builder.errors import FailedTests
 from stoker_builder.images.buildctl_log import RawLog
 from stoker_builder.images.builder import Order
-from stoker_builder.images.buildkit import Daemon, digest_in, output_flags, solve_flags
+from stoker_builder.images.buildkit import Daemon, cache_flags, digest_in, output_flags, solve_flags
 from stoker_builder.request import BuildRequest
 from stoker_sdk.archive import BuildSettings
 from stoker_sdk.errors import BadInput, StokerError
@@ -42,9 +42,12 @@ def test_the_command_line_says_all_of_an_order(tmp_path: Path) -> None:
         *("--opt=build-arg:B=2, 3", "--opt=build-arg:http_proxy=http://p:1"),
         *("--opt=build-arg:BUILDKIT_SYNTAX=dockerfile.v0", "--no-cache"),
         *("--secret", f"id=token,src={token}"),
+    ]
+    assert cache_flags(wanted.cache, plain=False) == [
         "--export-cache=type=registry,ref=r.example.org/me/greet:cache,mode=max,ignore-error=true",
         "--import-cache=type=registry,ref=r.example.org/me/greet:cache",
     ]
+    assert all(flag.endswith(",registry.insecure=true") for flag in cache_flags(wanted.cache, plain=True))
     assert output_flags(wanted, plain=False) == ["--output=type=image,name=r.example.org/me/greet:1,push=true"]
     assert output_flags(wanted, plain=True)[0].endswith(",push=true,registry.insecure=true")
 

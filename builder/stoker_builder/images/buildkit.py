@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,6 +80,8 @@ class BuildKitBuilder:
             progress.step("testing with buildkit")
             self._follow([*begin, f"--opt=target={TEST_STAGE}"], context, progress)
         progress.step("building with buildkit")
+        if order.cache:
+            begin += cache_flags(order.cache, plain=self._daemon.is_plain(order.cache))
         if not push:
             self._follow(begin, context, progress)
             return Built(order.image)
@@ -118,14 +120,12 @@ def solve_flags(order: Order, environment: Mapping[str, str]) -> list[str]:
         *(f"--opt={key}={text}" for key, text in options.items()),
         *(["--no-cache"] if order.no_cache else []),
         *secret_flags(order),
-        *_cache_flags(order),
     ]
 
 
 def output_flags(order: Order, *, plain: bool) -> list[str]:
     """To the registry, under its name; `plain` for a registry without TLS."""
-    parts = ["type=image", f"name={order.image}", "push=true"]
-    return [f"--output={_csv([*parts, 'registry.insecure=true'] if plain else parts)}"]
+    return [f"--output={_csv(['type=image', f'name={order.image}', 'push=true'], plain=plain)}"]
 
 
 def digest_in(metadata: str) -> str:
@@ -139,15 +139,14 @@ def digest_in(metadata: str) -> str:
     return digest
 
 
-def _cache_flags(order: Order) -> list[str]:
-    """Steps kept in the registry; one that cannot be reached fails no build."""
-    if not order.cache:
-        return []
-    ref = f"ref={order.cache}"
-    kept = _csv(["type=registry", ref, "mode=max", "ignore-error=true"])
-    return [f"--export-cache={kept}", f"--import-cache={_csv(['type=registry', ref])}"]
+def cache_flags(image: str, *, plain: bool) -> list[str]:
+    """Steps kept in a registry; one that cannot be reached fails no build."""
+    parts = ["type=registry", f"ref={image}"]
+    kept = _csv([*parts, "mode=max", "ignore-error=true"], plain=plain)
+    return [f"--export-cache={kept}", f"--import-cache={_csv(parts, plain=plain)}"]
 
 
-def _csv(fields: Iterable[str]) -> str:
-    """One record: what holds a comma or a quote is quoted, as buildctl reads it."""
+def _csv(parts: Sequence[str], *, plain: bool) -> str:
+    """One record: what holds a comma or a quote is quoted, as buildctl reads it. `plain`: the registry has no TLS."""
+    fields = [*parts, "registry.insecure=true"] if plain else parts
     return ",".join(f'"{text.replace(chr(34), chr(34) * 2)}"' if set(text) & set(',"') else text for text in fields)
