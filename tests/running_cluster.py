@@ -185,6 +185,14 @@ class Cluster:
         except OSError:
             return False
 
+    def digest(self, image: str) -> str:
+        """What the registry has a tag under."""
+        path, _, tag = image.removeprefix(f"{self.registry}/").partition(":")
+        question = urllib.request.Request(f"http://{self.registry}/v2/{path}/manifests/{tag}", method="HEAD")
+        question.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
+        with urllib.request.urlopen(question, timeout=10) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
+
     def containers(self, label: str, *, all: bool = False) -> list[str]:
         """The ids of the Engine's containers that have this label, those that have ended too if `all`."""
         more = ["--all"] if all else []

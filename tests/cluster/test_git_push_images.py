@@ -13,7 +13,6 @@ import shutil
 import signal
 import tarfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,14 +86,6 @@ def copy(shared: Platform, tmp_path: Path, request: pytest.FixtureRequest) -> Wo
     return WorkingCopy(shared, tmp_path / "greet", f"{owner}-{uuid.uuid4().hex[:8]}/greet")
 
 
-def digest_in_registry(cluster: Cluster, image: str) -> str:
-    path, _, tag = image.removeprefix(f"{cluster.registry}/").partition(":")
-    question = urllib.request.Request(f"http://{cluster.registry}/v2/{path}/manifests/{tag}", method="HEAD")
-    question.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
-    with urllib.request.urlopen(question, timeout=10) as answer:
-        return str(answer.headers["Docker-Content-Digest"])
-
-
 def nothing_is_left(platform: Platform) -> None:
     assert not list((platform.data.git / "checkouts").glob("run-*"))
 
@@ -109,7 +100,7 @@ def test_a_repository_lives_as_containers(cluster: Cluster, copy: WorkingCopy) -
     name = copy.service("greet")
     image = copy.platform.status(name).image
     tagged, _, digest = image.partition("@")
-    assert tagged.startswith(f"{cluster.registry}/{PATH}/{name}:") and digest == digest_in_registry(cluster, tagged)
+    assert tagged.startswith(f"{cluster.registry}/{PATH}/{name}:") and digest == cluster.digest(tagged)
     (container,) = cluster.containers(f"stoker.dev/function={name}")
     assert json.loads(cluster.docker("inspect", container))[0]["Config"]["Image"].endswith(digest)
 
@@ -300,7 +291,7 @@ def test_a_buildkitd_builds_what_is_pushed(cluster: Cluster, make: Callable[...,
     assert pushed.code == 0, pushed.said
     assert "1 passed" in pushed.said and "[test " in pushed.said
     tagged, _, digest = platform.status(copy.service("greet")).image.partition("@")
-    assert digest == digest_in_registry(cluster, tagged) and copy.answer("greet") == "first you"
+    assert digest == cluster.digest(tagged) and copy.answer("greet") == "first you"
     copy.commit(greet__handlerDOTpy=handler("broken "))
     refused = copy.push("-o", "wait")
     assert refused.code == 1 and "test failed: handler_test.py::test_it_answers" in refused.said

@@ -84,15 +84,6 @@ def container(cluster: Cluster, image: str, *flags: str) -> Iterator[Callable[..
         cluster.docker("rm", "--force", "--volumes", name)
 
 
-def digest_in_registry(cluster: Cluster, image: str) -> str:
-    path, _, tag = image.removeprefix(f"{cluster.registry}/").partition(":")
-    question = urllib.request.Request(f"http://{cluster.registry}/v2/{path}/manifests/{tag}", method="HEAD")
-    question.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
-    question.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
-    with urllib.request.urlopen(question, timeout=10) as answer:
-        return str(answer.headers["Docker-Content-Digest"])
-
-
 def test_a_function_is_built_pushed_and_answers_from_its_image(
     cluster: Cluster, stoker: Stoker, project: Callable[[str, str], Path]
 ) -> None:
@@ -104,7 +95,7 @@ def test_a_function_is_built_pushed_and_answers_from_its_image(
     assert (built.returncode, built.stdout) == (0, f"{image}\n"), built.stderr
     assert "1 passed" in built.stderr and "[test " in built.stderr, "the log comes line by line"
     pushed = stoker("push", "--builder", "docker")
-    assert pushed.stdout == f"{image}@{digest_in_registry(cluster, image)}\n", pushed.stderr
+    assert pushed.stdout == f"{image}@{cluster.digest(image)}\n", pushed.stderr
     with container(cluster, pushed.stdout.strip(), "--read-only", "--tmpfs=/tmp", "--user=12000") as call:
         assert call("/hello?a=1", "world") == (200, "POST /hello: world")
         assert call("/_/health")[0] == 200
