@@ -52,8 +52,10 @@ class Pushed:
 
 
 class WorkingCopy:
-    def __init__(self, platform: Platform, folder: Path, repository: str) -> None:
+    def __init__(self, platform: Platform, folder: Path, repository: str, patience: float = 100) -> None:
+        """Commands may take `patience` seconds."""
         self.platform = platform
+        self._patience = patience
         self.folder = make_repository(folder)
         self.owner, self.name = repository.split("/")
         self.url = f"{platform.http_url}/git/{repository}"
@@ -88,7 +90,7 @@ class WorkingCopy:
 
     def run(self, *arguments: str) -> Pushed:
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=self._patience)
         print(said)
         return Pushed(process.returncode, said)
 

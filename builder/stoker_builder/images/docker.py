@@ -19,6 +19,8 @@ from stoker_sdk.errors import BadInput, StokerError
 from stoker_sdk.programs import find_program, follow
 from stoker_sdk.rollout import Progress
 
+_LAYER: Final = re.compile(r"[0-9a-f]{12}: ")
+"""How a line of `docker push` about one layer begins."""
 _DIGEST: Final = re.compile(r"\bdigest: (sha256:[0-9a-f]{64})\b")
 
 
@@ -50,7 +52,8 @@ class DockerBuilder:
 
         def log(line: str) -> None:
             digests.extend(_DIGEST.findall(line))
-            progress.log(line)
+            if not _LAYER.match(line):
+                progress.log(line)
 
         self._run([docker, "push", image], log, self._environment)
         if not digests:

@@ -25,8 +25,10 @@ from stoker_sdk.processes import die_with_parent
 from stoker_sdk.programs import follow
 from stoker_sdk.runs import Push
 
-BUILD_ENVIRONMENT: Final = "build-environment"
+_ENVIRONMENT: Final = "build-environment"
 """The build secret that holds all of them as a shell's variables; our templates read it where they install packages."""
+_VALUES: Final = "build-values"
+"""Their values, one a line, so that our templates can see that none is in a package."""
 _KEPT: Final = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES)
 _TAG_LENGTH: Final = 40
 
@@ -128,7 +130,7 @@ class Images:
         folder = self._folder / "secrets"
         folder.mkdir(mode=0o700, exist_ok=True)
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(secrets.items())]
-        texts = {**secrets, BUILD_ENVIRONMENT: "".join(lines)}
+        texts = {**secrets, _ENVIRONMENT: "".join(lines), _VALUES: "\n".join(secrets.values()) + "\n"}
         for name, text in texts.items():
             _write(folder / name, text)
         return {name: folder / name for name in texts}
