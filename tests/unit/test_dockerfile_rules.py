@@ -57,6 +57,7 @@ def check(text: str, scope: str = "me", **arguments: str) -> str:
         ("ARG A=$B\nFROM $A\n", "write the image out"),
         ("ARG A=x\nARG A=y\nFROM $A\n", "the only one of its name"),
         ("ARG A=x B=y\nFROM $A\n", "one NAME=VALUE"),
+        ("ARG TARGETOS=x\nFROM $TARGETOS/y\n", "one NAME=VALUE"),
         (HEAD + "COPY --from=$X / /\n", "is not allowed"),
         ("", "there is no Dockerfile"),
     ],

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from stoker_builder.errors import FailedBuild
-from stoker_builder.images.builder import Order
+from stoker_builder.images.builder import Built, Order
 from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.run.images import Images
 from stoker_builder.pipeline.run.manifest import Wanted
 from stoker_builder.request import BuildRequest
 from stoker_cli.image_flags import read_image_options
 from stoker_sdk.archive import BuildSettings
-from stoker_sdk.errors import BadUsage, StokerError
+from stoker_sdk.errors import BadInput, BadUsage, StokerError
 from stoker_sdk.function import FunctionSpec
 from stoker_sdk.origin import check_origin
 from stoker_sdk.rollout import Progress
@@ -82,13 +82,13 @@ class Builder:
         self._line = line
         self._failure = failure
 
-    def build(self, order: Order, progress: Progress, *, push: bool = False) -> str:
+    def build(self, order: Order, progress: Progress, *, push: bool = False) -> Built:
         assert push
         self.orders.append(order)
         progress.log(self._line)
         if self._failure:
             raise StokerError(self._failure)
-        return f"{order.image}@{SOURCE}"
+        return Built(f"{order.image}@{SOURCE}")
 
 
 def wanted(**secrets: str) -> Wanted:
@@ -113,7 +113,7 @@ def images(tmp_path: Path) -> Callable[..., Images]:
 def test_the_platform_names_the_image(images: Callable[..., Images]) -> None:
     builder = Builder()
     lines: list[str] = []
-    image = images(builder).build(wanted(), PUSH, SOURCE, lines.append)
+    image = images(builder).build(wanted(), PUSH, SOURCE, lines.append).image
     assert image == f"r.example.org/p/greet--web--me:{'5' * 40}@{SOURCE}"
     assert lines[-1] == f"built {image}"
     (order,) = builder.orders
@@ -132,6 +132,15 @@ def test_another_owner_s_steps_and_those_of_a_fork_are_not_shared(images: Callab
     fork = Push("github", "me", "web", "main", "a" * 40, pull=3, details={FORK: "1"})
     texts = [built(push) for push in (PUSH, other, fork)]
     assert len(set(texts)) == 3 and built(PUSH) == texts[0]
+
+
+def test_the_rules_know_every_argument_of_the_build(images: Callable[..., Images]) -> None:
+    """`ADDITIONAL_PACKAGE` is always given, so a default of the Dockerfile's own hides nothing."""
+    builder = Builder()
+    images(builder).build(wanted(), PUSH, SOURCE, lambda _: None)
+    hidden = "ARG ADDITIONAL_PACKAGE=x\nFROM r.example.org/${ADDITIONAL_PACKAGE}p/greet--web--you\n"
+    with pytest.raises(BadInput, match="an image of this platform's owners"):
+        builder.orders[0].dockerfile(hidden)
 
 
 def test_secrets_and_logins_are_in_no_line_and_no_reason(images: Callable[..., Images]) -> None:

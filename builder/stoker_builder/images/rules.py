@@ -33,14 +33,16 @@ _DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape)\s*=", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _FLAG: Final = re.compile(r"--(\S+)\s+")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
+_PLATFORM: Final = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|STAGE)")
+"""Arguments that have a value of BuildKit's own."""
 _ARG: Final = re.compile(r"ARG\s+([A-Za-z_]\w*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?\s*$", re.IGNORECASE)
 
 
 def checked(dockerfile: str, arguments: Mapping[str, str], prefix: str, scope: str) -> str:
     """The Dockerfile to build in its place. Raises `BadInput` with what is not allowed.
 
-    Images under `prefix` belong to others, by whatever name the registry is called. `scope` says whose build it is:
-    cache folders, and steps that see a secret, are shared with no other.
+    `arguments` are all that the build is given. Images under `prefix` belong to others, by whatever name the registry
+    is called. `scope` says whose build it is: cache folders, and steps that see a secret, are shared with no other.
     """
     if not dockerfile.strip():
         raise BadInput("there is no Dockerfile to build from")
@@ -86,7 +88,7 @@ class _Reader:
 
     def _take(self, instruction: str) -> None:
         found = _ARG.match(instruction)
-        if found is None or found[1] in self._known:
+        if found is None or found[1] in self._known or _PLATFORM.fullmatch(found[1]):
             raise BadInput("Dockerfile: an ARG before FROM must be one NAME=VALUE, and the only one of its name")
         self._known[found[1]] = self._arguments.get(found[1], (found[2] or "").strip("\"'"))
 

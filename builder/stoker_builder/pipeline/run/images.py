@@ -9,12 +9,13 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from stoker_builder.build_secrets import HIDDEN, forms_of
 from stoker_builder.errors import FailedBuild
-from stoker_builder.images.builder import PROXIES, Built, ImageBuilder, Order
+from stoker_builder.images.builder import PROXIES, Built, ImageBuilder, Order, arguments_of
 from stoker_builder.images.buildkit import BuildKitBuilder, Daemon
 from stoker_builder.images.docker import DockerBuilder
 from stoker_builder.images.rules import checked
@@ -65,16 +66,16 @@ class Images:
         name = wanted.origin.name
         image = f"{self._settings.prefix}/{name}"
         scope = f"{self._settings.prefix} {name if push.is_strangers else push.owner.lower()}"
-        arguments = wanted.request.settings.build_args
-        return Order(
+        order = Order(
             wanted.request,
             image=f"{image}:{source.removeprefix('sha256:')[:_TAG_LENGTH]}",
             context=self._folder / "context",
             secrets=self._secret_files(wanted.request.settings.secrets),
             labels=wanted.origin.annotations,
-            dockerfile=lambda text: checked(text, arguments, self._settings.prefix, scope),
             cache=f"{image}:cache" if self._settings.builder == BUILDKIT else "",
         )
+        arguments = arguments_of(order, os.environ)
+        return replace(order, dockerfile=lambda text: checked(text, arguments, self._settings.prefix, scope))
 
     def _image_builder(self) -> ImageBuilder:
         settings = self._settings
