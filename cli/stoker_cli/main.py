@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "serve": ("stoker_cli.serve", "Run the platform on this machine."),
+    "pipeline": ("stoker_cli.serve_pipeline", "Run the pipeline of git pushes by itself, for gateways elsewhere."),
     "new": ("stoker_cli.new", "Start a function from a template."),
     "up": ("stoker_cli.up", "Build and deploy every function of a stack, and wait until they are ready."),
     "dev": ("stoker_cli.dev", "Run a stack's functions here, each save at once."),

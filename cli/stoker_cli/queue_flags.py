@@ -1,4 +1,4 @@
-"""The flags of `stoker serve` about async calls."""
+"""The flags of `stoker serve` about async calls; those about the user's own broker are `stoker pipeline`'s, too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Any
 
 import click
 
+_BROKER_OPTIONS = (
+    click.option("--nats", metavar="URL", default="", help="Your own NATS JetStream instead of one of ours."),
+    click.option("--nats-user", default="", help="Its user; the password by --nats-password-file."),
+    click.option("--nats-password-file", type=click.Path(exists=True, dir_okay=False), default=None),
+    click.option("--nats-token-file", type=click.Path(exists=True, dir_okay=False), default=None),
+    click.option("--nats-creds", type=click.Path(exists=True, dir_okay=False), default=None, help="Credentials file."),
+    click.option("--nats-ca", type=click.Path(exists=True, dir_okay=False), default=None, help="For tls:// URLs."),
+)
 _OPTIONS = (
     click.option("--no-async", is_flag=True, help="No async calls: neither broker nor workers."),
     click.option(
@@ -30,17 +38,19 @@ _OPTIONS = (
         default=None,
         help="Its content signs callbacks (X-Stoker-Signature).",
     ),
-    click.option("--nats", metavar="URL", default="", help="Your own NATS JetStream instead of one of ours."),
-    click.option("--nats-user", default="", help="Its user; the password by --nats-password-file."),
-    click.option("--nats-password-file", type=click.Path(exists=True, dir_okay=False), default=None),
-    click.option("--nats-token-file", type=click.Path(exists=True, dir_okay=False), default=None),
-    click.option("--nats-creds", type=click.Path(exists=True, dir_okay=False), default=None, help="Credentials file."),
-    click.option("--nats-ca", type=click.Path(exists=True, dir_okay=False), default=None, help="For tls:// URLs."),
+    *_BROKER_OPTIONS,
 )
 
 
 def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds all of them, in this order."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds those about the broker."""
+    for option in reversed(_BROKER_OPTIONS):
         command = option(command)
     return command

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from stoker_cli.addresses import Address
 from stoker_cli.builder_flags import builder_options, read_builder_options
 from stoker_cli.cluster_flags import cluster_options, read_cluster_options
 from stoker_cli.command import Command
@@ -21,8 +22,6 @@ from stoker_cli.surroundings import Surroundings
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import BadInput, BadUsage
 from stoker_sdk.ids import ID_COUNT, first_id_of
-
-_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 _HELP = """Run the platform: functions on http://127.0.0.1:8080 and https://127.0.0.1:8443.
 
@@ -39,18 +38,6 @@ can be reached from here, and their secrets its Secrets; with --operator they ar
   stoker serve --data-dir /tmp/try --http 127.0.0.1:0 --https 127.0.0.1:0 --ready-file /tmp/ready.json
   curl --cacert "$(stoker serve --print-ca)" https://localhost:8443/function/greet
 """
-
-
-class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """HOST:PORT; the port may be 0 for any free one."""
-
-    name = "HOST:PORT"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is not an address: write HOST:PORT, such as 127.0.0.1:8080")
-        return host.strip("[]"), int(port)
 
 
 def _size(text: str, flag: str) -> int:
@@ -73,9 +60,9 @@ def _seconds(text: str, flag: str) -> float:
 
 @click.command(cls=Command, help=_HELP)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept [STOKER_DATA_DIR].")
-@click.option("--http", type=_Address(), default="127.0.0.1:8080", show_default=True)
-@click.option("--https", type=_Address(), default="127.0.0.1:8443", show_default=True)
-@click.option("--metrics", type=_Address(), default="127.0.0.1:8082", show_default=True, help="Prometheus.")
+@click.option("--http", type=Address(), default="127.0.0.1:8080", show_default=True)
+@click.option("--https", type=Address(), default="127.0.0.1:8443", show_default=True)
+@click.option("--metrics", type=Address(), default="127.0.0.1:8082", show_default=True, help="Prometheus.")
 @click.option("--proxies", type=click.IntRange(1, 64), help="Proxy processes [as many as cores, at most 4].")
 @click.option("--name", "names", multiple=True, help="A further host name or address for the certificate.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="JSON with addresses, written when all answers.")
@@ -148,7 +135,7 @@ def serve(
     from stoker_cli.server.platform import ServeOptions, run_platform
     from stoker_cli.server.queue import read_queue_options
 
-    engine = docker_host or surroundings.environment.get("DOCKER_HOST", "") or _DOCKER_HOST
+    engine = surroundings.docker_host(docker_host)
     images = read_image_options(others, engine, surroundings.environment)
     options = ServeOptions(
         data=data,

@@ -16,6 +16,8 @@ from stoker_sdk.data_dir import DataDir, default_data_dir
 if TYPE_CHECKING:
     from stoker_sdk.credentials import CredentialStore
 
+_DOCKER_HOST = "unix:///var/run/docker.sock"
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -32,6 +34,10 @@ class Surroundings:
     @property
     def data_dir(self) -> DataDir:
         return default_data_dir(self.environment, is_root=self.is_root)
+
+    def docker_host(self, flag: str | None) -> str:
+        """The address of the Docker Engine, unless the flag names one."""
+        return flag or self.environment.get("DOCKER_HOST", "") or _DOCKER_HOST
 
     @property
     def credentials(self) -> CredentialStore:

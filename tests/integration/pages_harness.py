@@ -176,7 +176,7 @@ async def running_pages(
         pipeline.running(folder / "pipeline.sock"),
         GitHubOAuth("nobody").running() as github,
     ):
-        backend = Backend(str(control.socket), str(folder / "pipeline.sock"), PASSWORD, lambda: has_git)
+        backend = Backend(f"unix:{control.socket}", f"unix:{folder / 'pipeline.sock'}", PASSWORD, lambda: has_git)
         config = PagesConfig(BasicAuth("admin", PASSWORD), host, gateway, public_badges)
         sessions = Sessions(PASSWORD, folder / "ended-sessions.json")
         oauth = GitHub(CLIENT_ID, CLIENT_SECRET, github.url)

@@ -11,7 +11,7 @@ import pytest
 
 from stoker_cli.main import COMMANDS, stoker
 
-HEAVY = ("serve", "dev")
+HEAVY = ("serve", "pipeline", "dev")
 """Commands whose modules may import more."""
 
 

@@ -1,9 +1,9 @@
-"""The pipeline process: runs, and the HTTP routes that lead to them, on a unix socket that it is given.
+"""The pipeline process: runs, and the HTTP routes that lead to them, on a socket that it is given.
 
     python -m stoker_builder.pipeline SETTINGS-JSON
 
 It is started when somebody asks for it, or where runs may be open, and ends by itself when it has had nothing to do for
-some minutes. It ends with its supervisor; the runs that were going go on in its next life.
+some minutes, unless it is one that stays. It ends with its supervisor; the runs that were going go on in its next life.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ _MAX_HEAD: Final = 64 * 1024
 
 
 class PipelineSettings(msgspec.Struct, frozen=True):
-    """What the supervisor tells the pipeline. `first_id` is 0 where the platform is not root; `python` runs the hook
-    under any user id, with `library_path` as its LD_LIBRARY_PATH.
+    """What the supervisor tells the pipeline. Functions go into `namespace`, into the default one when that is empty.
+    `first_id` is 0 where the platform is not root; `python` runs the hook under any user id, with `library_path` as
+    its LD_LIBRARY_PATH.
     """
 
     data_dir: str
@@ -61,14 +62,20 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     broker_file: str
     gateway: str
     public_url: str
+    password_file: str
+    seal_key: str
     python: str
+    namespace: str = ""
     library_path: str = ""
     first_id: int = 0
     id_count: int = 0
     runs_at_once: int = 2
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
+    ready_seconds: float = 120.0
+    """For which a run waits for a function to get ready."""
     idle_seconds: float = 300.0
+    """0: it stays."""
     github: GitHubSettings = GitHubSettings()
     gitlab: GitLabSettings = GitLabSettings()
     images: ImageSettings = ImageSettings()
@@ -79,14 +86,17 @@ async def serve(settings: PipelineSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    password_file, seal_key = Path(settings.password_file), Path(settings.seal_key)
     executor = Executor(
         ExecutionSettings(
             data.git / "checkouts",
             settings.gateway,
-            data.password,
-            data.seal_key,
+            password_file,
+            seal_key,
             settings.public_url,
             settings.images,
+            settings.namespace,
+            settings.ready_seconds,
         )
     )
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
@@ -112,8 +122,8 @@ async def serve(settings: PipelineSettings) -> None:
     activity = Activity()
     await runs.start()
     reporter.take_up()
-    auth = BasicAuth(ADMIN, data.password.read_text().strip())
-    api = RunsApi(runs, data.seal_key)
+    auth = _auth(password_file)
+    api = RunsApi(runs, seal_key)
     routes = [*api.routes(), *owners.routes(), *(route for forge in forges.values() for route in forge.routes())]
     runner = web.AppRunner(
         make_app(routes, auth, activity),
@@ -131,15 +141,19 @@ async def serve(settings: PipelineSettings) -> None:
     say_ready(settings.ready_fd, b"ready")
 
     def is_idle() -> bool:
-        busy = any(forge.is_busy for forge in forges.values())
+        busy = not settings.idle_seconds or any(forge.is_busy for forge in forges.values())
         return activity.has_rested(settings.idle_seconds) and not busy and runs.is_idle and reporter.is_idle
 
-    await until_idle(stop, is_idle, settings.idle_seconds)
+    await until_idle(stop, is_idle, settings.idle_seconds or _LOOK_SECONDS)
     looking.cancel()
     await runner.cleanup()
     await reporter.close()
     await executor.close()
     await runs.close()
+
+
+def _auth(password_file: Path) -> BasicAuth:
+    return BasicAuth(ADMIN, password_file.read_text().strip())
 
 
 async def _look(forges: dict[str, Forge]) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("stoker.pipeline")
 
 _OPEN: Final = ("/github/", "/gitlab/")
 """What comes from forges proves itself by a signature, which its handler checks."""
+_HEALTH: Final = "/healthz"
 _REALM: Final = {"WWW-Authenticate": 'Basic realm="Stoker"'}
 
 
@@ -31,12 +32,16 @@ def make_app(routes: Sequence[web.RouteDef], auth: BasicAuth, activity: Activity
 
     @web.middleware
     async def check_credentials(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith(_OPEN) or auth.allows(request.headers.get("Authorization", "")):
+        if (
+            request.path.startswith(_OPEN)
+            or request.path == _HEALTH
+            or auth.allows(request.headers.get("Authorization", ""))
+        ):
             return await handler(request)
         return web.Response(status=401, text="unauthorized\n", headers=_REALM)
 
     app = web.Application(middlewares=[count, answer_errors, check_credentials])
-    app.add_routes(routes)
+    app.add_routes([*routes, web.get(_HEALTH, _say_ok)])
     app.on_response_prepare.append(_drop_server_name)
     return app
 
@@ -70,6 +75,11 @@ def _failure(status: int, code: str, message: str) -> web.Response:
     side = "platform" if status >= 500 else "client"
     headers = {"X-Stoker-Error": f"{side}; {code}"} | ({"Retry-After": "1"} if status == 503 else {})
     return web.Response(status=status, text=message + "\n", headers=headers)
+
+
+async def _say_ok(_request: web.Request) -> web.Response:
+    """For probes of a cluster."""
+    return web.Response(text="OK\n")
 
 
 async def _drop_server_name(_request: web.Request, response: web.StreamResponse) -> None:

@@ -26,7 +26,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """`folder` is where runs have their own folders; the gateway is reached with the password in the file."""
+    """`folder` is where runs have their own folders; the gateway is reached with the password in the file. `namespace`
+    is where functions go, empty for the default one.
+    """
 
     folder: Path
     gateway: str
@@ -34,6 +36,8 @@ class ExecutionSettings:
     seal_key: Path
     public_url: str
     images: ImageSettings = field(default_factory=ImageSettings)
+    namespace: str = ""
+    ready_seconds: float = 120.0
     run_timeout: float = 3600.0
 
 
@@ -117,4 +121,6 @@ class Executor:
             seal_key=str(settings.seal_key),
             public_url=settings.public_url,
             images=settings.images,
+            namespace=settings.namespace,
+            ready_seconds=settings.ready_seconds,
         )

@@ -29,6 +29,7 @@ class Job(msgspec.Struct, frozen=True):
     seal_key: str
     public_url: str
     images: ImageSettings = ImageSettings()
+    namespace: str = ""
     ready_seconds: float = 120.0
 
 

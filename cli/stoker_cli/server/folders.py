@@ -7,16 +7,21 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import StokerError
 
+_LOOK_SECONDS = 0.2
 
-def lock_data_folder(data: DataDir) -> int:
-    """Make the folder, and hold its lock. Raises `StokerError` when another server has it. Returns the descriptor."""
+
+def lock_data_folder(data: DataDir, is_patient: Callable[[], bool] = lambda: False) -> int:
+    """Make the folder, and hold its lock. While another server has it, who is patient waits, and is asked again and
+    again. Raises `StokerError` at the end of patience. Returns the descriptor.
+    """
     try:
         # As root, functions pass through it to what is theirs below.
         data.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -25,18 +30,27 @@ def lock_data_folder(data: DataDir) -> int:
         raise StokerError(
             f"the data folder {data.path} cannot be used: {error.strerror}; choose another with --data-dir"
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(descriptor, is_patient):
         holder = os.read(descriptor, 32).decode(errors="replace").strip()
         os.close(descriptor)
         raise StokerError(
             f"the data folder {data.path} is in use by another server (process {holder or 'unknown'}): "
             "stop that one, or choose another folder with --data-dir"
-        ) from None
+        )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _lock(descriptor: int, is_patient: Callable[[], bool]) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not is_patient():
+                return False
+            time.sleep(_LOOK_SECONDS)
 
 
 def make_run_folder(data: DataDir, environment: Mapping[str, str]) -> RunDir:

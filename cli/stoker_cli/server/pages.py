@@ -20,17 +20,20 @@ def pages_child(
     gateway: str,
     environment: Mapping[str, str],
     *,
-    has_pipeline: bool,
+    pipeline: str,
+    pipeline_stays: bool,
 ) -> Child:
     """The child, and its socket, which is ours: who connects while the process is away waits there. `gateway` is the
-    address of functions and of the git remote for those who see the pages on a host of their own.
+    address of functions and of the git remote for those who see the pages on a host of their own; `pipeline` the git
+    pipeline's, empty where there is none.
     """
     listener = listen_privately(run.pages_socket)
     settings = {
         "data_dir": str(data.path),
         "listen_fd": listener.fileno(),
         "control_socket": str(run.control_socket),
-        "pipeline_socket": str(run.pipeline_socket) if has_pipeline else "",
+        "pipeline": pipeline,
+        "pipeline_stays": pipeline_stays,
         "host": options.host,
         "gateway": gateway if options.host else "",
         "public_badges": options.public_badges,

@@ -1,8 +1,11 @@
-"""The process of the git pipeline: started when somebody asks for it, and where there are repositories already."""
+"""The process of the git pipeline: started when somebody asks for it, and where there are repositories already; or by
+itself, as in a pod of its own.
+"""
 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +16,6 @@ import msgspec
 from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.github.connection import GitHubSettings
 from stoker_builder.pipeline.gitlab.connection import GitLabSettings
-from stoker_cli.server.listening import listen_privately
 from stoker_cli.server.supervisor import Child
 from stoker_gateway.providers.local.launch import RunDir
 from stoker_sdk.data_dir import DataDir
@@ -21,13 +23,15 @@ from stoker_sdk.data_dir import DataDir
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """The flags of `stoker serve` about git, checked."""
+    """The flags of `stoker serve` about git, checked. `elsewhere` is the address of a pipeline that is not ours."""
 
     enabled: bool = True
+    elsewhere: str = ""
     runs_at_once: int = 2
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
     idle_seconds: float = 300.0
+    """0: it stays."""
     github: GitHubSettings = field(default_factory=GitHubSettings)
     gitlab: GitLabSettings = field(default_factory=GitLabSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
@@ -35,27 +39,41 @@ class PipelineOptions:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a pipeline finds the rest of the platform. `first_id` is 0 where that is not root."""
+    """Where a pipeline finds the rest of the platform. `namespace` is empty for the default one, `first_id` 0 where it
+    is not root.
+    """
 
     gateway: str
     public_url: str
+    password_file: Path
+    seal_key: Path
     python: Path
     library_path: str
     first_id: int
     id_count: int
+    namespace: str = ""
+    ready_seconds: float = 120.0
 
 
 def pipeline_child(
-    options: PipelineOptions, data: DataDir, run: RunDir, around: Surroundings, environment: Mapping[str, str]
+    options: PipelineOptions,
+    data: DataDir,
+    run: RunDir,
+    around: Surroundings,
+    listener: socket.socket,
+    environment: Mapping[str, str],
 ) -> Child:
-    """The child, and its socket, which is ours: who connects while the process is away waits there."""
-    listener = listen_privately(run.pipeline_socket)
+    """The child. The listening socket is ours: who connects while the process is away waits there."""
     settings = {
         "data_dir": str(data.path),
         "listen_fd": listener.fileno(),
         "broker_file": str(run.broker_file),
         "gateway": around.gateway,
         "public_url": around.public_url,
+        "namespace": around.namespace,
+        "ready_seconds": around.ready_seconds,
+        "password_file": str(around.password_file),
+        "seal_key": str(around.seal_key),
         "python": str(around.python),
         "library_path": around.library_path,
         "first_id": around.first_id,

@@ -20,7 +20,7 @@ from stoker_cli.endpoint_flags import EndpointOptions
 from stoker_cli.pages_flags import PagesOptions
 from stoker_cli.server.builds import BuildOptions, build_command
 from stoker_cli.server.folders import lock_data_folder, make_run_folder, remove_run_folder
-from stoker_cli.server.listening import listen, url
+from stoker_cli.server.listening import listen, listen_privately, url
 from stoker_cli.server.pages import pages_child
 from stoker_cli.server.pipeline import PipelineOptions, Surroundings, has_repositories, pipeline_child
 from stoker_cli.server.queue import QueueOptions, broker_child, prepare_queue, worker_child
@@ -66,8 +66,13 @@ class ServeOptions:
 
     @property
     def has_pipeline(self) -> bool:
-        """Runs are kept by the broker, and built on this machine."""
-        return self.pipeline.enabled and self.queue.enabled and self.cluster is None
+        """One of our own: runs are kept by the broker, and built on this machine."""
+        pipeline = self.pipeline
+        return pipeline.enabled and not pipeline.elsewhere and self.queue.enabled and self.cluster is None
+
+    def pipeline_address(self, run: RunDir) -> str:
+        """Where proxies find the pipeline, empty where there is none."""
+        return self.pipeline.elsewhere or (f"unix:{run.pipeline_socket}" if self.has_pipeline else "")
 
 
 def run_platform(options: ServeOptions, environment: Mapping[str, str]) -> int:
@@ -130,7 +135,8 @@ def _start(
                 run,
                 _named(addresses["https"], options.endpoints.own_hosts),
                 environment,
-                has_pipeline=options.has_pipeline,
+                pipeline=options.pipeline_address(run),
+                pipeline_stays=bool(options.pipeline.elsewhere),
             )
         )
     metrics = json.loads(control)["metrics"] if control else ""
@@ -235,7 +241,7 @@ def _proxy(
         "domain": options.endpoints.domain,
         "own_hosts": (*options.endpoints.own_hosts, *options.pages.hosts),
         "inside": options.endpoints.inside,
-        "pipeline_socket": str(run.pipeline_socket) if options.has_pipeline else "",
+        "pipeline": options.pipeline_address(run),
         "pages_socket": str(run.pages_socket) if options.pages.enabled else "",
         "pages_host": options.pages.host,
     }
@@ -256,12 +262,15 @@ def _pipeline(
     around = Surroundings(
         gateway=addresses["http"],
         public_url=_named(addresses["https"], options.endpoints.own_hosts),
+        password_file=options.data.password,
+        seal_key=options.data.seal_key,
         python=interpreter.python if interpreter else Path(sys.executable),
         library_path=interpreter.library_path if interpreter else "",
         first_id=options.first_id,
         id_count=options.id_count,
     )
-    return pipeline_child(options.pipeline, options.data, run, around, environment)
+    listener = listen_privately(run.pipeline_socket)
+    return pipeline_child(options.pipeline, options.data, run, around, listener, environment)
 
 
 def _named(address: str, names: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def read_queue_options(flags: Mapping[str, Any]) -> QueueOptions:
     """Raises `BadUsage`."""
     try:
         callbacks = _callbacks(flags)
-        own = _own_broker(flags)
+        own = read_broker(flags)
         size = int(parse_quantity(flags["max_async_body"], "--max-async-body"))
         ack_wait = parse_duration(flags["worker_lost_after"], "--worker-lost-after")
         window = check_keep(flags["idempotency_window"], "--idempotency-window")
@@ -87,7 +87,8 @@ def _callbacks(flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _own_broker(flags: Mapping[str, Any]) -> BrokerSettings | None:
+def read_broker(flags: Mapping[str, Any]) -> BrokerSettings | None:
+    """The user's own one, or None. Raises `BadUsage`, and `BadInput` for files that cannot be used."""
     url = flags["nats"]
     named = [name for name in ("user", "password_file", "token_file", "creds", "ca") if flags[f"nats_{name}"]]
     if not url:

@@ -8,7 +8,7 @@ from stoker_sdk.errors import NotFound
 
 
 async def refuse(request: web.Request) -> web.StreamResponse:
-    raise NotFound("pushes are switched off here: start without --no-git and --no-async")
+    raise NotFound("pushes are switched off here: start without --no-git and --no-async, on a cluster with --pipeline")
 
 
 ROUTES = (

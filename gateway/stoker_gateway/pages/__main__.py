@@ -38,16 +38,19 @@ _MAX_HEAD: Final = 64 * 1024
 
 
 class PagesSettings(msgspec.Struct, frozen=True):
-    """What the supervisor tells the pages. `pipeline_socket` is empty where functions cannot come by git, `host` where
-    the pages have none of their own (as `gateway` then), `github_client_id` where there is no OAuth application of the
-    operator's: then people sign in by the App that `stoker github setup` made for this host, if it did.
+    """What the supervisor tells the pages. `pipeline` is an address as proxies have it, empty where functions cannot
+    come by git; `host` is empty where the pages have none of their own (as `gateway` then), `github_client_id` where
+    there is no OAuth application of the operator's: then people sign in by the App that `stoker github setup` made for
+    this host, if it did.
     """
 
     data_dir: str
     listen_fd: int
     ready_fd: int
     control_socket: str
-    pipeline_socket: str = ""
+    pipeline: str = ""
+    pipeline_stays: bool = False
+    """Whether it runs anyhow, so that asking it costs nothing."""
     host: str = ""
     gateway: str = ""
     public_badges: bool = False
@@ -64,7 +67,12 @@ async def serve(settings: PagesSettings) -> None:
     data = DataDir(Path(settings.data_dir))
     password = data.password.read_text().strip()
     activity = Activity()
-    backend = Backend(settings.control_socket, settings.pipeline_socket, password, data.git.is_dir)
+    backend = Backend(
+        f"unix:{settings.control_socket}",
+        settings.pipeline,
+        password,
+        has_git=lambda: settings.pipeline_stays or data.git.is_dir(),
+    )
     config = PagesConfig(BasicAuth(ADMIN, password), settings.host, settings.gateway, settings.public_badges)
     runner = web.AppRunner(
         make_app(config, backend, Sessions(password, data.ended_sessions), activity, lambda: _github(settings, data)),

@@ -1,4 +1,4 @@
-"""The platform's APIs as the pages use them: control's and the pipeline's, over their sockets, with its password."""
+"""The platform's APIs as the pages use them: control's and the pipeline's, past the proxies, with its password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, UnixConnector
 
 from stoker_sdk.credentials import basic_authorization
 from stoker_sdk.data_dir import ADMIN
@@ -26,8 +26,8 @@ _MAX_LINE = 1024 * 1024
 
 
 class Backend:
-    """Methods raise `StokerError`s: what the API answered. `has_git` says whether the pipeline is worth asking: that
-    starts its process.
+    """Methods raise `StokerError`s: what the API answered. Addresses are `unix:/path` or `tcp:host:port`. `has_git`
+    says whether the pipeline is worth asking: that may start its process.
     """
 
     def __init__(self, control: str, pipeline: str, password: str, has_git: Callable[[], bool]) -> None:
@@ -138,10 +138,11 @@ class Backend:
             raise _away(error) from error
 
 
-def _session(socket: str, authorization: str) -> ClientSession:
+def _session(address: str, authorization: str) -> ClientSession:
+    kind, _, place = address.partition(":")
     return ClientSession(
-        "http://platform",
-        connector=UnixConnector(socket, limit=0),
+        f"http://{place}" if kind == "tcp" else "http://platform",
+        connector=TCPConnector(limit=0) if kind == "tcp" else UnixConnector(place, limit=0),
         headers={"Authorization": authorization},
         timeout=ClientTimeout(total=_SECONDS),
         read_bufsize=_MAX_LINE,

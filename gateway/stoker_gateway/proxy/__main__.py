@@ -76,8 +76,9 @@ class ProxyConfig(msgspec.Struct, frozen=True):
     domain: str = ""
     own_hosts: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
-    pipeline_socket: str = ""
-    """Empty: what is for the git pipeline goes to control, which knows nothing of it."""
+    pipeline: str = ""
+    """The git pipeline's address, as `stoker_wire.client` writes it. Empty: what is for it goes to control, which knows
+    nothing of it."""
     pages_socket: str = ""
     """Empty: as with the pipeline. On `pages_host`, if there is one, the pages are all there is."""
     pages_host: str = ""
@@ -173,7 +174,7 @@ async def serve(config: ProxyConfig) -> None:
         link.wake,
         max_body=config.max_body,
         max_waiting=config.max_waiting,
-        pipeline_address=f"unix:{config.pipeline_socket}" if config.pipeline_socket else "",
+        pipeline_address=config.pipeline,
         pages_address=f"unix:{config.pages_socket}" if config.pages_socket else "",
         pages_host=config.pages_host.encode(),
         enqueue=enqueue,

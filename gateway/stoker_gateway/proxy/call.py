@@ -311,7 +311,8 @@ class Call:
         entry = self._entry
         other = entry.choose(self._proxy.now)
         if self._tries > _MAX_TRIES * max(1, len(entry.targets)) and not entry.removed:
-            self._fail(503, "platform", "no-replica", f"no replica of {entry.key} could be reached: {reason}")
+            what = entry.key if self._proxy.is_own(entry) else f"no replica of {entry.key}"
+            self._fail(503, "platform", "no-replica", f"{what} cannot be reached now: {reason}")
         elif other is None:
             self._wait()
         else:

@@ -60,7 +60,7 @@ def _end(teller: Teller, state: str, reason: str) -> None:
 
 
 def _run(job: Job, teller: Teller) -> tuple[str, str]:
-    gateway = Gateway(job.gateway, Path(job.password_file))
+    gateway = Gateway(job.gateway, Path(job.password_file), job.namespace)
     push = job.run.push
     if push.sha == GONE:
         if stop := teller.may_deploy():

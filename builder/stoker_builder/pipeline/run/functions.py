@@ -32,6 +32,7 @@ from stoker_builder.tree import digest_of, digest_tree
 from stoker_sdk import __version__
 from stoker_sdk.errors import BadInput, Conflict, NotFound, StokerError
 from stoker_sdk.function import FunctionSpec, FunctionStatus
+from stoker_sdk.gateway_address import function_url
 from stoker_sdk.origin import ORIGIN_ANNOTATIONS, origin_of
 from stoker_sdk.runs import ACCOUNT, PLACE, RUN, SHA, FunctionResult, Push, Run
 
@@ -39,6 +40,7 @@ _COMPARED_WITHOUT: Final = (SHA, RUN)
 _SHA_LABEL: Final = "com.openfaas.cloud.git-sha"
 _FAILED_TEST: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)|^--- FAIL: (\S+)|^not ok \d+ - (.+)$", re.MULTILINE)
 _CHUNK: Final = 1 << 20
+_MARGIN_SECONDS: Final = 60.0
 
 
 def deploy_all(
@@ -185,17 +187,20 @@ class _Work:
             revision = self._gateway.deploy(spec, exists=exists)
         try:
             with self._teller.timed("ready", name):
-                self._gateway.wait_until_ready(spec, revision, self._seconds, log)
+                status = self._gateway.wait_until_live(spec, revision, self._patience(spec), log)
         except StokerError:
             if exists and (serving := self._gateway.go_back(spec.service)):
                 log(f"revision {serving} goes on serving")
             raise
-        status = self._gateway.find(spec.service)
         address = self._address(spec, status)
         self._teller.result(name, state="deployed", url=address)
         log(f"live at {address}")
         for refused in status.stoker.refused_urls if status and status.stoker else ():
             log(f"not at {refused}")
+
+    def _patience(self, spec: FunctionSpec) -> float:
+        """In seconds: longer than the platform waits itself, or the run would end before it is known how it went."""
+        return max(self._seconds, spec.deploy_deadline + _MARGIN_SECONDS, spec.start_timeout + _MARGIN_SECONDS)
 
     def _fail(self, name: str, error: StokerError) -> None:
         text = str(error)
@@ -212,7 +217,7 @@ class _Work:
     def _address(self, spec: FunctionSpec, status: FunctionStatus | None) -> str:
         """The first public address; where there is none, the one by its name."""
         public = status.stoker.urls if status and status.stoker else []
-        return public[0] if public else f"{self._url}/function/{spec.service}"
+        return public[0] if public else function_url(self._url, spec.service, self._gateway.namespace)
 
 
 def source_digest(request: BuildRequest, kind: str = "") -> str:

@@ -31,6 +31,8 @@ _ENVIRONMENT: Final = "build-environment"
 _VALUES: Final = "build-values"
 """Their values, one a line, so that our templates can see that none is in a package."""
 _KEPT: Final = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES)
+_OF_ENGINE: Final = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+"""By these docker proves itself to an Engine on another machine."""
 _TAG_LENGTH: Final = 40
 
 
@@ -80,7 +82,7 @@ class Images:
     def _image_builder(self) -> ImageBuilder:
         settings = self._settings
         self._folder.mkdir(mode=0o700)
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        environment = {name: os.environ[name] for name in (*_KEPT, *_OF_ENGINE) if name in os.environ}
         environment |= {"HOME": str(self._folder), "DOCKER_CONFIG": str(self._logins_folder())}
         if settings.builder == BUILDKIT:
             daemon = Daemon(settings.buildkit, settings.buildkit_tls, settings.plain_registries)
