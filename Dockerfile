@@ -3,7 +3,13 @@
 #
 #   docker build --tag registry.example.org/stoker .
 #   docker image inspect --format '{{.Size}}' registry.example.org/stoker
+#
+# The chart's builder needs git and a client of what builds, which are larger than all of ours: docker's in the target
+# `builder`, buildctl, too, in the target `builder-buildkit`.
+#
+#   docker build --target builder-buildkit --tag registry.example.org/stoker-builder .
 ARG PYTHON_IMAGE=python:3.13-slim
+ARG BUILDKIT_IMAGE=moby/buildkit:rootless
 
 FROM ${PYTHON_IMAGE} AS install
 WORKDIR /src
@@ -32,12 +38,39 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/stoker install --no-deps . \
     && /opt/stoker/bin/python -c "import stoker_gateway.providers.kubernetes.connect"
 
-FROM ${PYTHON_IMAGE} AS gateway
+FROM ${PYTHON_IMAGE} AS platform
 RUN useradd --uid 10001 --create-home stoker && install -d -o stoker /var/lib/stoker
 COPY --from=install /opt/stoker /opt/stoker
 ENV PATH=/opt/stoker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     STOKER_DATA_DIR=/var/lib/stoker
+
+# Docker's client alone, of whichever package the release has it in; the plug-in where the client needs one to build.
+FROM ${PYTHON_IMAGE} AS docker-client
+WORKDIR /client
+RUN apt-get update -qq \
+    && { apt-get download -qq docker-cli docker-buildx || apt-get download -qq docker.io; } \
+    && for package in *.deb; do dpkg-deb --extract "$package" unpacked; done \
+    && install -D unpacked/usr/bin/docker docker/usr/bin/docker \
+    && for plugin in unpacked/usr/libexec/docker/cli-plugins/docker-buildx; do \
+         test ! -e "$plugin" || install -D "$plugin" docker/usr/libexec/docker/cli-plugins/docker-buildx; done
+
+FROM platform AS builder
+RUN apt-get update -qq \
+    && apt-get install -qq --yes --no-install-recommends git \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
+    && test -x "$(git --exec-path)/git-http-backend"
+COPY --from=docker-client /client/docker /
+USER 10001
+EXPOSE 8084
+CMD ["stoker", "pipeline", "--listen", "0.0.0.0:8084"]
+
+FROM ${BUILDKIT_IMAGE} AS buildkit
+
+FROM builder AS builder-buildkit
+COPY --from=buildkit /usr/bin/buildctl /usr/bin/buildctl
+
+FROM platform AS gateway
 USER 10001
 EXPOSE 8080 8082
 CMD ["stoker", "serve", "--provider", "kubernetes", "--http", "0.0.0.0:8080", "--metrics", "0.0.0.0:8082"]

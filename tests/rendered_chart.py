@@ -19,6 +19,13 @@ from helm_python import _native
 CHART = Path(__file__).parent.parent / "charts" / "stoker"
 NEEDED: dict[str, Any] = {"image": {"repository": "registry.example.org/stoker"}}
 """The one value that has no default."""
+BUILDER: dict[str, Any] = {
+    "enabled": True,
+    "image": {"repository": "registry.example.org/stoker-builder"},
+    "images": {"prefix": "registry.example.org/pushed"},
+    "buildkit": {"address": "tcp://buildkitd.builds:1234"},
+}
+"""The least that a builder needs."""
 NAMESPACE = "openfaas"
 CURRENT = "v1.34.0"
 OLDEST = "v1.20.2"

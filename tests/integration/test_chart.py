@@ -27,7 +27,7 @@ from stoker_sdk.function_resource import resource_of
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 
-from rendered_chart import CHART, CURRENT, NAMESPACE, NEEDED, OLDEST, Document, Documents, pods, render  # noqa: E402
+from rendered_chart import BUILDER, CHART, CURRENT, NAMESPACE, NEEDED, OLDEST, Document, Documents, pods, render  # noqa: E402
 
 ROLES = CHART.parent.parent / "tests" / "cluster"
 GATEWAY, NATS = "Deployment/stoker-gateway", "StatefulSet/stoker-nats"
@@ -100,6 +100,7 @@ MOST: dict[str, Any] = {
         "github": {"clientId": "Iv1.a", "secret": "github-oauth", "apiUrl": "https://git.example.org/api/v3"},
     },
     "networkPolicy": {"extraFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
+    "builder": BUILDER,
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}, "dashboards": {"enabled": True}},
 }
 OPERATOR = {"operator": {"enabled": True}}
@@ -187,6 +188,7 @@ ANYWHERE = [{"operator": "Exists"}]
         ({"priorityClass": {"create": False, "name": "high"}}, GATEWAY, POD + "priorityClassName", "high"),
         ({"auth": {"existingSecret": "mine"}}, GATEWAY, POD + "volumes/2/secret/secretName", "mine"),
         (MOST, "Service/gateway", "spec/ports/0/nodePort", 31112),
+        ({"gateway": {"service": {"clusterIP": "10.96.0.8"}}}, "Service/gateway", "spec/clusterIP", "10.96.0.8"),
         (MOST, "Ingress/stoker", "metadata/annotations", {"a": "1", "cert-manager.io/cluster-issuer": "letsencrypt"}),
         (MOST, "Ingress/stoker", "spec/tls", [{"hosts": HOSTS, "secretName": "stoker-tls"}]),
         (MOST, "ConfigMap/stoker-rates", "data/owners", "alice 500/s\nbob none\n"),
@@ -321,7 +323,8 @@ def test_selectors_select_what_they_mean(release: str) -> None:
         selector = one["spec"]["selector"]
         found = matching(selector.get("matchLabels", selector), documents)
         assert len(found) == 1
-        assert ("StatefulSet" in found[0]) == ("nats" in key)
+        part = key.rpartition("-")[2]
+        assert found[0].endswith(f"-{part if part in ('nats', 'builder') else 'gateway'}")
     for key in pods(documents):
         assert matching(documents[key]["spec"]["selector"]["matchLabels"], documents) == [key]
     for one in documents.values():
@@ -384,7 +387,8 @@ def test_pods_have_no_right_that_they_do_not_need() -> None:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert (spec.get("automountServiceAccountToken", True), "serviceAccountName" in spec) == ((key == GATEWAY,) * 2)
+        assert spec.get("automountServiceAccountToken", True) is (key == GATEWAY)
+        assert spec.get("serviceAccountName") in (None, key.partition("/")[2])
         (container,) = spec["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,

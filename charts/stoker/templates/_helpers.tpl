@@ -40,6 +40,33 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- define "stoker.builder.image" -}}
+{{- $repository := required "builder.image.repository is empty: name the image of the Dockerfile's target `builder`" .Values.builder.image.repository -}}
+{{- printf "%s:%s" $repository (.Values.builder.image.tag | default .Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* The pipeline's address, for gateways. */}}
+{{- define "stoker.builder.url" -}}
+{{- $host := default (printf "%s-builder.%s" (include "stoker.fullname" .) .Release.Namespace) .Values.builder.clusterIP -}}
+{{- printf "http://%s:8084" $host -}}
+{{- end -}}
+
+{{/* The gateway's address within the cluster. */}}
+{{- define "stoker.gateway.url" -}}
+{{- $service := .Values.gateway.service -}}
+{{- printf "http://%s:%d" (default (printf "%s.%s" $service.name .Release.Namespace) $service.clusterIP) (int $service.port) -}}
+{{- end -}}
+
+{{- define "stoker.publicUrl" -}}
+{{- if .Values.builder.publicUrl -}}
+{{- .Values.builder.publicUrl -}}
+{{- else if and .Values.ingress.enabled .Values.ingress.host (not (hasPrefix "*" .Values.ingress.host)) -}}
+{{- printf "%s://%s" (ternary "https" "http" .Values.ingress.tls.enabled) .Values.ingress.host -}}
+{{- else -}}
+{{- include "stoker.gateway.url" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "stoker.passwordSecret" -}}
 {{- default "basic-auth" .Values.auth.existingSecret -}}
 {{- end -}}
@@ -66,6 +93,46 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The flags by which a process reaches the broker; the files are those of `stoker.nats.mounts`. */}}
+{{- define "stoker.nats.flags" -}}
+- {{ include "stoker.nats.url" . | printf "--nats=%s" | quote }}
+{{- if .Values.nats.enabled }}
+- --nats-token-file=/etc/stoker/nats/token
+{{- else if .Values.nats.auth.secret }}
+{{- if eq .Values.nats.auth.kind "token" }}
+- --nats-token-file=/etc/stoker/nats/token
+{{- else if eq .Values.nats.auth.kind "creds" }}
+- --nats-creds=/etc/stoker/nats/creds
+{{- else }}
+- {{ required "nats.auth.user is empty: kind password needs a user" .Values.nats.auth.user | printf "--nats-user=%s" | quote }}
+- --nats-password-file=/etc/stoker/nats/password
+{{- end }}
+{{- end }}
+{{- if .Values.nats.caSecret }}
+- --nats-ca=/etc/stoker/nats-ca/ca.crt
+{{- end }}
+{{- end -}}
+
+{{- define "stoker.nats.mounts" -}}
+{{- if include "stoker.nats.secret" . }}
+- {name: nats, mountPath: /etc/stoker/nats, readOnly: true}
+{{- end }}
+{{- if .Values.nats.caSecret }}
+- {name: nats-ca, mountPath: /etc/stoker/nats-ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "stoker.nats.volumes" -}}
+{{- with include "stoker.nats.secret" . }}
+- name: nats
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.nats.caSecret }}
+- name: nats-ca
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
 {{/* One of a cluster, so its name holds the namespace. */}}
 {{- define "stoker.priorityClass" -}}
 {{- if .Values.priorityClass.create -}}
@@ -75,10 +142,19 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* Below functions, which are below the rest. */}}
+{{- define "stoker.builder.priorityClass" -}}
+{{- if .Values.priorityClass.create -}}
+{{- include "stoker.priorityClass" . }}-builder
+{{- else -}}
+{{- .Values.priorityClass.builderName -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the platform's pods have in common. */}}
 {{- define "stoker.pod" -}}
 enableServiceLinks: false
-{{- with include "stoker.priorityClass" .root }}
+{{- with (eq .component "builder" | ternary (include "stoker.builder.priorityClass" .root) (include "stoker.priorityClass" .root)) }}
 priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
