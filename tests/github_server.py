@@ -27,14 +27,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from git_repository import commit, git, make_repository
-from running_platform import Answer, Platform
+from running_platform import Answer
 
 APP_ID = 4711
 SECRET = "It's a secret of the tests"
@@ -42,6 +42,13 @@ PREFIX = "/api/v3"
 ZEROS = "0" * 40
 
 Fault = Callable[[web.Request], web.Response | None]
+
+
+class Webhooks(Protocol):
+    """A platform, as GitHub knows it."""
+
+    def request(self, method: str, target: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """Any request."""
 
 
 @dataclass
@@ -114,8 +121,9 @@ class Token:
 
 
 class GitHubServer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.folder = folder
+        self.host = host
         folder.mkdir(parents=True, exist_ok=True)
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.key_file = folder / "app.pem"
@@ -147,7 +155,7 @@ class GitHubServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def api_url(self) -> str:
@@ -183,7 +191,7 @@ class GitHubServer:
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True).start()
+        await web.TCPSite(self._runner, self.host, port, reuse_address=True).start()
         return int(self._runner.addresses[0][1])
 
     async def _stop(self) -> None:
@@ -218,7 +226,7 @@ class GitHubServer:
     def delete(self, repository: Repository) -> None:
         del self.repositories[repository.full_name.lower()]
 
-    def push(self, platform: Platform, repository: Repository, **changes: Any) -> Answer:
+    def push(self, platform: Webhooks, repository: Repository, **changes: Any) -> Answer:
         before = repository.head(repository.default) or ZEROS
         repository.upload()
         return self.deliver(platform, "push", self.push_payload(repository, before=before, **changes))
@@ -272,7 +280,7 @@ class GitHubServer:
     # Webhooks
 
     def deliver(
-        self, platform: Platform, event: str, payload: Any, *, guid: str = "", signature: str | None = None
+        self, platform: Webhooks, event: str, payload: Any, *, guid: str = "", signature: str | None = None
     ) -> Answer:
         """Send a webhook as GitHub does, and remember how that went. No platform that listens: nothing arrives."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()

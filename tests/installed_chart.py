@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from running_cluster import Cluster
-from running_platform import REPOSITORY, wait_for
+from running_platform import REPOSITORY, Answer, wait_for
 
 from stoker_sdk.client import ControlClient
 from stoker_sdk.function import Condition, FunctionSpec
@@ -35,13 +35,15 @@ from rendered_chart import CHART  # noqa: E402
 _VOLUME = """
 apiVersion: v1
 kind: PersistentVolume
-metadata: {{name: {name}}}
+metadata: {{name: {name}-{part}}}
 spec:
   capacity: {{storage: 30Gi}}
   accessModes: [ReadWriteOnce]
-  claimRef: {{namespace: {name}, name: data-stoker-nats-0}}
+  claimRef: {{namespace: {name}, name: data-stoker-{part}-0}}
   hostPath: {{path: {path}}}
 """
+_PARTS = ("nats", "builder")
+"""The pods that have a volume."""
 
 
 class Installed:
@@ -111,39 +113,62 @@ class Installed:
 
     def call(self, target: str, body: bytes) -> tuple[int, str, str]:
         """Status, text, call id; by a connection of its own."""
+        answer = self.request("POST", target, body)
+        return answer.status, answer.text, answer.headers.get("x-call-id", "")
+
+    def request(self, method: str, target: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """Any request of a gateway, without credentials."""
         connection = http.client.HTTPConnection(self.address, 8080, timeout=60)
         try:
-            connection.request("POST", target, body)
+            connection.request(method, target, body, dict(headers or {}))
             answer = connection.getresponse()
-            return answer.status, answer.read().decode(), answer.getheader("X-Call-Id") or ""
+            fields = {key.lower(): value for key, value in answer.getheaders()}
+            return Answer(answer.status, fields, answer.read())
         finally:
             connection.close()
 
 
 @contextmanager
-def installed_chart(cluster: Cluster, namespace: str, values: Mapping[str, Any] | None = None) -> Iterator[Installed]:
-    """A release in this namespace, with its functions in NAMESPACE-fn; both are gone afterwards."""
-    image = f"{cluster.registry}/{namespace}:test"
-    cluster.docker("build", "-q", "--build-arg", f"PYTHON_IMAGE={cluster.base_image}", "-t", image, str(REPOSITORY))
-    cluster.docker("push", "-q", image)
-    repository, _, tag = image.rpartition(":")
-    number = zlib.crc32(namespace.encode())
-    defaults = {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "Always"},
+def installed_chart(
+    cluster: Cluster,
+    namespace: str,
+    values: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Installed]:
+    """A release in this namespace, with its functions in NAMESPACE-fn; both are gone afterwards. `secrets` are there
+    before it.
+    """
+    repository = f"{cluster.registry}/{namespace}"
+    _make_image(cluster, f"{repository}:test", "gateway")
+    defaults: dict[str, Any] = {
+        "image": {"repository": repository, "tag": "test", "pullPolicy": "Always"},
         "functions": {"namespaces": [f"{namespace}-fn"]},
         "registries": {"plain": [cluster.pod_registry]},
         "gateway": {"drainSeconds": 15},
         # The cluster of the tests has no DNS.
-        "nats": {"clusterIP": f"10.96.{number % 200 + 20}.{number // 200 % 200 + 20}"},
+        "nats": {"clusterIP": _service_address(namespace, "nats")},
     }
+    if (values or {}).get("builder", {}).get("enabled"):
+        _make_image(cluster, f"{repository}-builder:test", "builder")
+        defaults["builder"] = {
+            "image": {"repository": f"{repository}-builder"},
+            "clusterIP": _service_address(namespace, "builder"),
+        }
+        defaults["gateway"]["service"] = {"clusterIP": _service_address(namespace, "gateway")}
     with (
         tempfile.TemporaryDirectory() as folder,
         helm_python.Config(kubeconfig_path=cluster.kubeconfig, namespace=namespace) as helm,
     ):
-        Path(folder).chmod(0o777)  # Kubernetes gives the folder of a node to nobody
         _remove(cluster, namespace)  # what a killed run has left
-        cluster.kubectl("apply", "-f", "-", input=_VOLUME.format(name=namespace, path=folder))
+        for part in _PARTS:
+            path = Path(folder, part)
+            path.mkdir()
+            path.chmod(0o777)  # Kubernetes gives the folder of a node to nobody
+            cluster.kubectl("apply", "-f", "-", input=_VOLUME.format(name=namespace, part=part, path=path))
         cluster.ensure_namespace(namespace)
+        for name, texts in (secrets or {}).items():
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(texts)}
+            cluster.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(secret))
         try:
             yield Installed(cluster, helm, namespace, _merged(defaults, values or {}))
         finally:
@@ -157,7 +182,19 @@ def installed_chart(cluster: Cluster, namespace: str, values: Mapping[str, Any] 
 
 def _remove(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("delete", "namespace", namespace, f"{namespace}-fn", "--ignore-not-found")
-    cluster.kubectl("delete", "persistentvolume", namespace, "--ignore-not-found")
+    cluster.kubectl("delete", "persistentvolume", *(f"{namespace}-{part}" for part in _PARTS), "--ignore-not-found")
+
+
+def _make_image(cluster: Cluster, image: str, target: str) -> None:
+    base = f"PYTHON_IMAGE={cluster.base_image}"
+    cluster.docker("build", "-q", "--build-arg", base, "--target", target, "-t", image, str(REPOSITORY))
+    cluster.docker("push", "-q", image)
+
+
+def _service_address(namespace: str, service: str) -> str:
+    """One that a service of another release hardly has."""
+    number = zlib.crc32(f"{namespace}/{service}".encode())
+    return f"10.96.{number % 200 + 20}.{number // 200 % 200 + 20}"
 
 
 def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

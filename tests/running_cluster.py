@@ -65,6 +65,19 @@ class Cluster:
         self.environment = dict(os.environ)
         self._docker = "docker"
 
+    @property
+    def docker_socket(self) -> Path:
+        """Where the Engine listens on the cluster's node; the test is skipped where that is another machine."""
+        host = self.environment.get("DOCKER_HOST", "")
+        if not self._own or not host.startswith("unix://"):
+            pytest.skip("the Engine of a cluster that is not ours is not on its node")
+        return Path(host.removeprefix("unix://"))
+
+    @property
+    def host(self) -> str:
+        """An address of this machine that pods reach."""
+        return self.pod_registry.rpartition(":")[0]
+
     def start(self) -> Cluster:
         """Start what is not there yet. The very first time on a machine this takes minutes."""
         if self._own:

@@ -60,6 +60,10 @@ class WorkingCopy:
         self.owner, self.name = repository.split("/")
         self.url = f"{platform.http_url}/git/{repository}"
 
+    @property
+    def password(self) -> str:
+        return self.platform.data.password.read_text().strip()
+
     def commit(self, message: str = "change", **files: str) -> str:
         return commit(self.folder, message, **files)
 
@@ -68,8 +72,7 @@ class WorkingCopy:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """git with the platform's password, running."""
-        password = self.platform.data.password.read_text().strip()
-        token = base64.b64encode(f"admin:{password}".encode()).decode()
+        token = base64.b64encode(f"admin:{self.password}".encode()).decode()
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),

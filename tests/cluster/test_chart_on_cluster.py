@@ -11,7 +11,7 @@ from running_cluster import Cluster
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 
-from rendered_chart import CHART, by_name  # noqa: E402
+from rendered_chart import BUILDER, CHART, by_name  # noqa: E402
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -60,6 +60,7 @@ def secret(cluster: Cluster, name: str) -> dict[str, str]:
         {"nats": {"enabled": False, "url": "tls://nats.example.org:4222", "caSecret": "ca", "auth": {"secret": "s"}}},
         {"gateway": {"service": {"type": "NodePort", "nodePort": 31112}}, "nats": {"storage": {"enabled": False}}},
         {"operator": {"enabled": True, "group": GROUP}},
+        {"builder": BUILDER | {"github": {"secret": "github", "owners": ["ada"]}}},
     ],
 )
 def test_the_server_takes_every_object(cluster: Cluster, helm: Any, values: dict[str, Any]) -> None:
