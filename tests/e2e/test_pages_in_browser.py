@@ -253,6 +253,37 @@ def test_an_owner_sees_their_own_and_is_refused_anothers(site: Platform, visit: 
         assert_accessible(page)
 
 
+@pytest.mark.parametrize("settings", [{}, PHONE | {"java_script_enabled": False}], ids=["wide", "phone, no script"])
+def test_a_function_is_called_from_its_page(site: Platform, visit: Any, settings: dict[str, Any]) -> None:
+    page = visit(**settings).sign_in()
+    page.goto("/ui/functions/openfaas-fn/greet--hello--alice")
+    page.get_by_label("Or from here").fill(HOSTILE)
+    page.get_by_role("button", name="Call").click()
+    answer = page.locator("#answer")
+    expect(answer.get_by_label("Its answer")).to_have_text(f"hello {HOSTILE}")
+    expect(answer.locator(".state.good")).to_have_text("200")
+    expect(page.get_by_label("Or from here")).to_have_value(HOSTILE)
+    if not settings:
+        assert_accessible(page)
+        assert_fits(page)
+    page.goto("/ui/functions/openfaas-fn/plain")
+    page.get_by_role("button", name="Call").click()
+    expect(answer.locator(".state.bad")).to_have_text("500")
+    assert page.title() != "taken"
+
+
+def test_another_owners_function_is_not_called(site: Platform, visit: Any, github: GitHubOAuth) -> None:
+    github.login = "alice"
+    visitor = visit()
+    page = visitor.sign_in_with_github()
+    page.goto(pages_of(site)[5])
+    form = page.locator("form.call")
+    form.evaluate("form => form.action = '/ui/functions/openfaas-fn/greet--hello--bob/call'")
+    page.get_by_role("button", name="Call").click()
+    expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+    visitor.complaints.clear()  # the 404
+
+
 def test_badge_and_overview_follow_the_pushes(site: Platform, visit: Any, tmp_path: Path) -> None:
     copy = WorkingCopy(site, tmp_path / "tested", "carol/tested")
     copy.commit(**passing("greet", "old "), stackDOTyml=stack("greet"))

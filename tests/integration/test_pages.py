@@ -175,6 +175,16 @@ async def test_a_long_log_is_shown_from_its_end_and_whole_as_a_text(pages: Pages
     assert (await browser.text("/ui/runs/1/log")).count("\n") == 2500
 
 
+async def test_of_many_functions_what_failed_comes_first_and_what_was_left_alone_is_a_list(pages: Pages) -> None:
+    left = [FunctionResult(f"same{number}", state="unchanged", url=f"https://h/{number}") for number in range(30)]
+    changed = [FunctionResult("good", state="deployed"), FunctionResult("bad", state="failed")]
+    pages.pipeline.add("alice", "hello", state="failed", functions=[*left[:20], *changed, *left[20:]])
+    text = await (await pages.admin()).text("/ui/runs/1")
+    titles = [re.sub(r"<.*", "", title).strip() for title in re.findall(r"<h2>(.*)</h2>", text)]
+    assert titles == ["bad", "good", "Unchanged", "Log"]
+    assert text.count('<li><a href="https://h/') == 30
+
+
 async def test_a_run_that_goes_has_the_script_and_a_link_for_those_without(pages: Pages) -> None:
     pages.pipeline.add("alice", "hello", state="running", ended_at="")
     pages.pipeline.lines[1] = [RunLine("2026-01-31T12:00:00Z", "begun")]

@@ -139,7 +139,6 @@ def test_a_function_goes_from_commit_to_first_call() -> None:
         (FunctionResult("f", state="failed"), ["done", "failed", "waiting", "waiting", "waiting"]),
         (FunctionResult("f", state="failed", image="i@d"), ["done", "done", "done", "failed", "waiting"]),
         (FunctionResult("f", state="removed"), ["done", "done"]),
-        (FunctionResult("f", state="unchanged", image="i@d"), ["done", "done", "done"]),
     ],
 )
 def test_each_state_of_a_function_has_its_place_on_the_way(result: FunctionResult, expected: list[str]) -> None:

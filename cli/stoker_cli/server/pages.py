@@ -22,6 +22,7 @@ def pages_child(
     *,
     pipeline: str,
     pipeline_stays: bool,
+    has_workers: bool,
 ) -> Child:
     """The child, and its socket, which is ours: who connects while the process is away waits there. `gateway` is the
     address of functions and of the git remote for those who see the pages on a host of their own; `pipeline` the git
@@ -34,6 +35,7 @@ def pages_child(
         "control_socket": str(run.control_socket),
         "pipeline": pipeline,
         "pipeline_stays": pipeline_stays,
+        "proxy_socket": str(run.worker_socket(0)) if has_workers else "",
         "host": options.host,
         "gateway": gateway if options.host else "",
         "public_badges": options.public_badges,

@@ -137,6 +137,7 @@ def _start(
                 environment,
                 pipeline=options.pipeline_address(run),
                 pipeline_stays=bool(options.pipeline.elsewhere),
+                has_workers=options.queue.enabled,
             )
         )
     metrics = json.loads(control)["metrics"] if control else ""

@@ -51,6 +51,7 @@ class PagesSettings(msgspec.Struct, frozen=True):
     pipeline: str = ""
     pipeline_stays: bool = False
     """Whether it runs anyhow, so that asking it costs nothing."""
+    proxy_socket: str = ""
     host: str = ""
     gateway: str = ""
     public_badges: bool = False
@@ -72,6 +73,7 @@ async def serve(settings: PagesSettings) -> None:
         settings.pipeline,
         password,
         has_git=lambda: settings.pipeline_stays or data.git.is_dir(),
+        proxy=f"unix:{settings.proxy_socket}" if settings.proxy_socket else "",
     )
     config = PagesConfig(BasicAuth(ADMIN, password), settings.host, settings.gateway, settings.public_badges)
     runner = web.AppRunner(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, UnixConnector
+from aiohttp import ClientError, ClientSession, ClientTimeout, StreamReader, TCPConnector, UnixConnector
 
 from stoker_sdk.credentials import basic_authorization
 from stoker_sdk.data_dir import ADMIN
@@ -23,21 +25,40 @@ Query = Mapping[str, str]
 _ANSWERS = {400: BadInput, 404: NotFound, 409: Conflict, 503: Unavailable}
 _SECONDS = 15.0
 _MAX_LINE = 1024 * 1024
+_MAX_ANSWER = 64 * 1024
+"""Bytes of a function's answer that are shown."""
+
+
+@dataclass(frozen=True)
+class FunctionAnswer:
+    """What a function answered. `text` is at most `_MAX_ANSWER` bytes of it, empty where it is none."""
+
+    status: int
+    seconds: float
+    text: str
+    is_text: bool
+    is_cut: bool
 
 
 class Backend:
     """Methods raise `StokerError`s: what the API answered. Addresses are `unix:/path` or `tcp:host:port`. `has_git`
-    says whether the pipeline is worth asking: that may start its process.
+    says whether the pipeline is worth asking: that may start its process. `proxy` is for calls from inside; empty
+    where there is none.
     """
 
-    def __init__(self, control: str, pipeline: str, password: str, has_git: Callable[[], bool]) -> None:
+    def __init__(
+        self, control: str, pipeline: str, password: str, has_git: Callable[[], bool], proxy: str = ""
+    ) -> None:
         authorization = basic_authorization(ADMIN, password)
         self._control = _session(control, authorization)
         self._pipeline = _session(pipeline, authorization) if pipeline else None
         self._has_git = has_git
+        self._proxy = _session(proxy, "") if proxy else None
 
     async def close(self) -> None:
         await self._control.close()
+        if self._proxy is not None:
+            await self._proxy.close()
         if self._pipeline is not None:
             await self._pipeline.close()
 
@@ -76,6 +97,31 @@ class Backend:
         query = {"namespace": namespace, "name": name, "tail": str(lines)}
         async with self._streamed(self._control, "/system/logs", query) as stream:
             return [msgspec.json.decode(line, type=LogMessage) async for line in stream]
+
+    @property
+    def can_call(self) -> bool:
+        """Whether functions can be called from here."""
+        return self._proxy is not None
+
+    async def call(self, namespace: str, name: str, body: str) -> FunctionAnswer:
+        """Call the function with a text. Its answer, whatever its status, is an answer."""
+        if self._proxy is None:
+            raise NotFound("functions cannot be called from here")
+        path = f"/function/{quote(name, safe='')}.{quote(namespace, safe='')}"
+        headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "stoker-pages"}
+        began = time.monotonic()
+        try:
+            async with self._proxy.post(path, data=body.encode(), headers=headers, allow_redirects=False) as response:
+                data = await _read_some(response.content, _MAX_ANSWER + 1)
+                took, status = time.monotonic() - began, response.status
+        except TimeoutError:
+            raise Unavailable(f"{name} did not answer within {_SECONDS:g} seconds: call it by its address") from None
+        except (ClientError, OSError) as error:
+            raise _away(error) from error
+        shown = data[:_MAX_ANSWER]
+        text = shown.decode(errors="replace")
+        is_text = "\0" not in text and text.count("\ufffd") <= 1  # one may have been cut in the middle
+        return FunctionAnswer(status, took, text if is_text else "", is_text, len(data) > len(shown))
 
     # Runs
 
@@ -138,12 +184,20 @@ class Backend:
             raise _away(error) from error
 
 
+async def _read_some(stream: StreamReader, limit: int) -> bytes:
+    """To the stream's end, or so many bytes."""
+    data = b""
+    while len(data) < limit and (more := await stream.read(limit - len(data))):
+        data += more
+    return data
+
+
 def _session(address: str, authorization: str) -> ClientSession:
     kind, _, place = address.partition(":")
     return ClientSession(
         f"http://{place}" if kind == "tcp" else "http://platform",
         connector=TCPConnector(limit=0) if kind == "tcp" else UnixConnector(place, limit=0),
-        headers={"Authorization": authorization},
+        headers={"Authorization": authorization} if authorization else None,
         timeout=ClientTimeout(total=_SECONDS),
         read_bufsize=_MAX_LINE,
     )

@@ -77,12 +77,16 @@ async def _visible(request: web.Request) -> Run:
 
 
 async def _values(request: web.Request, run: Run) -> dict[str, Any]:
-    """What the head of the page shows."""
+    """What the head of the page shows: what failed first, and what was left as it was last, by name only."""
     live = await _live_of(request, run)
+    changed = sorted(
+        (each for each in run.functions if each.state != "unchanged"), key=lambda each: each.state != "failed"
+    )
     return {
         "run": run,
         "steps": steps(run),
-        "functions": [(each, function_steps(run, each, live)) for each in run.functions],
+        "functions": [(each, function_steps(run, each, live)) for each in changed],
+        "unchanged": [each for each in run.functions if each.state == "unchanged"],
     }
 
 

@@ -37,12 +37,10 @@ def steps(run: Run) -> list[Step]:
 
 
 def function_steps(run: Run, result: FunctionResult, live: Mapping[str, FunctionFigures]) -> list[Step]:
-    """Of one function of the run; `live` are the figures of those that this run has live, by name."""
+    """Of one function that the run did something to; `live` are the figures of those that this run has live, by name."""
     commit = Step("commit", "done", run.push.sha[:7])
     if result.state == "removed":
         return [commit, Step("removed", "done")]
-    if result.state == "unchanged":
-        return [commit, _artefact(result), Step("live before", "done")]
     return [commit, _tests(result), _artefact(result), _ready(result), _first_call(result, live.get(result.service))]
 
 
