@@ -37,7 +37,7 @@ def steps(run: Run) -> list[Step]:
 
 
 def function_steps(run: Run, result: FunctionResult, live: Mapping[str, FunctionFigures]) -> list[Step]:
-    """Of one function that the run did something to; `live` are the figures of those that this run has live, by name."""
+    """Of one function that the run did something to; `live` are the figures of those that it has live, by name."""
     commit = Step("commit", "done", run.push.sha[:7])
     if result.state == "removed":
         return [commit, Step("removed", "done")]
