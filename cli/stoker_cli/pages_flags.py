@@ -44,7 +44,12 @@ _OPTIONS = (
         help="The pages are on this host alone, which serves nothing else; needed for sign-in with GitHub.",
     ),
     click.option("--public-badges", is_flag=True, help="Badges need no key in their address."),
-    click.option("--github-oauth-client-id", default="", metavar="ID", help="Owners sign in with GitHub."),
+    click.option(
+        "--github-oauth-client-id",
+        default="",
+        metavar="ID",
+        help="Owners sign in with GitHub by this OAuth application [the App of `stoker github setup --pages-host`].",
+    ),
     click.option(
         "--github-oauth-secret-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
