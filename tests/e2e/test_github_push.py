@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from working_copy import handler, passing, stack
 
 from stoker_sdk.errors import NotFound
 from stoker_sdk.messages import Secret
-from stoker_sdk.origin import check_origin
+from stoker_sdk.origin import OWNER, check_origin
 
 pytestmark = pytest.mark.slow
 
@@ -305,6 +306,31 @@ def test_a_pull_request_has_a_preview_of_what_it_changes(
     wait_for(lambda: _comment(repository, "is removed"), "the comment's last edit")
     assert len(repository.comments) == 1
     assert service(repository, "greet", number) not in {each.name for each in connected.client.functions()}
+    assert answer(connected, repository) == "hello you"
+
+
+def test_many_pull_requests_leave_nothing_behind(
+    github: GitHubServer, connected: Platform, repository: Repository
+) -> None:
+    count = int(os.environ.get("STOKER_PULLS", "4"))
+    repository.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    github.push(connected, repository)
+    ended(connected, repository)
+    for number in range(1, count + 1):
+        repository.git("checkout", "--quiet", "-b", f"change-{number}", "main")
+        repository.commit(**passing("greet", f"{number} "))
+        assert github.open_pull(repository, f"change-{number}") == number
+        github.deliver(connected, "pull_request", github.pull_payload(repository, number, "opened"))
+    ended(connected, repository, 1 + count)
+    assert [answer(connected, repository, pull=number) for number in (1, count)] == ["1 you", f"{count} you"]
+    for number, pull in repository.pulls.items():
+        pull["state"] = "closed"
+        github.deliver(connected, "pull_request", github.pull_payload(repository, number, "closed"))
+    ended(connected, repository, 1 + 2 * count)
+    wait_for(lambda: sum("is removed" in each["body"] for each in repository.comments) == count, "the last edits", 60)
+    owner = repository.owner.lower()
+    left = [each.name for each in connected.client.functions() if (each.annotations or {}).get(OWNER) == owner]
+    assert left == [service(repository, "greet")]
     assert answer(connected, repository) == "hello you"
 
 
