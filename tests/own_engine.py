@@ -64,12 +64,16 @@ class OwnEngine:
         assert self._process is not None
         self._process.kill()
         self._process.wait(60)
+        # Its containerd goes with it. Where nobody waits for orphans, the next Engine would take its remains for alive.
+        (self._folder / "exec-root" / "containerd" / "containerd.pid").unlink()
 
     def delete(self) -> None:
         if self._process is not None and Path("/sys/class/net", _BRIDGE).exists():
             if self._process.poll() is not None:
                 self.start()  # only it can end what it has left
             self.end()
+        while (root := self._folder / "data-root").is_mount():  # one that was killed leaves it so
+            _run("umount", str(root))
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

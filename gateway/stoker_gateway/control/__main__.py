@@ -30,6 +30,7 @@ from stoker_gateway.control.namespaces import empty_namespace
 from stoker_gateway.control.owner_limits import OwnerLimits, RateSettings
 from stoker_gateway.control.proxies import Proxies
 from stoker_gateway.control.schedules import make_scheduler, running
+from stoker_gateway.control.shared_counts import SharedCounts
 from stoker_gateway.endpoints import Endpoints, HostPolicy
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
@@ -103,7 +104,9 @@ async def serve(settings: ControlSettings) -> None:
     calls = _stored_calls(settings, data, run)
     if calls is not None:
         await calls.start()
-    app = make_app(config, provider, secrets, namespaces, proxies, calls, proxies.endpoints)
+    shared = SharedCounts(lambda: calls.client, proxies) if calls is not None and settings.own_broker else None
+    others = shared.others if shared is not None else dict[str, int]
+    app = make_app(config, provider, secrets, namespaces, proxies, calls, proxies.endpoints, others)
     await namespaces.finish_deletions(lambda name: empty_namespace(app, name))
     scheduler = make_scheduler(provider, namespaces, calls) if calls is not None else None
     call_metrics = CallMetrics(proxies, calls, scheduler.missed) if calls and scheduler else None
@@ -115,7 +118,7 @@ async def serve(settings: ControlSettings) -> None:
     gc.collect()
     gc.freeze()
     say_ready(settings.ready_fd, msgspec.json.encode(Ready(metrics)))
-    async with running(scheduler):
+    async with running(scheduler), running(shared):
         await stop.wait()
     for runner in runners:
         await runner.cleanup()

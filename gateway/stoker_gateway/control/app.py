@@ -7,6 +7,7 @@ secrets the store's, counts the proxies'.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -35,6 +36,7 @@ from stoker_gateway.control.keys import (
     COUNTERS,
     ENDPOINTS,
     NAMESPACES,
+    OTHERS,
     PROVIDER,
     SECRETS,
     STOPPING,
@@ -81,8 +83,11 @@ def make_app(
     counters: Counters,
     stored_calls: StoredCalls | None = None,
     endpoints: Endpoints | None = None,
+    others: Callable[[], Mapping[str, int]] = dict,
 ) -> web.Application:
     """The application; `stored_calls` is None where async calls are off, `endpoints` where nothing follows the table.
+
+    `others` gives the calls that ended at other gateways, by function.
 
     The caller starts and closes the provider, and serves this with `make_runner`.
     """
@@ -95,7 +100,7 @@ def make_app(
         ]
     )
     app[CONFIG], app[PROVIDER], app[COUNTERS] = config, provider, counters
-    app[CALLS] = stored_calls
+    app[CALLS], app[OTHERS] = stored_calls, others
     app[ENDPOINTS] = endpoints or Endpoints(HostPolicy())
     app[SECRETS], app[NAMESPACES] = secret_store, namespace_store
     app[TRAFFIC], app[STOPPING] = Traffic(), asyncio.Event()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 
 import msgspec
 from aiohttp import web
 
 from stoker_gateway.control import answers
 from stoker_gateway.control.bodies import is_true, last, read_struct
-from stoker_gateway.control.keys import CONFIG, COUNTERS, ENDPOINTS, NAMESPACES, PROVIDER, SECRETS
+from stoker_gateway.control.keys import CONFIG, COUNTERS, ENDPOINTS, NAMESPACES, OTHERS, PROVIDER, SECRETS
 from stoker_gateway.control.namespaces import existing_namespace
 from stoker_gateway.counters import FunctionCounters
 from stoker_sdk.errors import BadInput, StokerError
@@ -85,8 +86,8 @@ async def check_secrets(request: web.Request, spec: FunctionSpec) -> None:
 
 
 async def _call_counts(app: web.Application) -> dict[str, int]:
-    """Ended calls by `NAME.NAMESPACE`."""
-    return {counted.key: counted.ended for counted in await ask_counters(app)}
+    """Ended calls by `NAME.NAMESPACE`, at all gateways."""
+    return Counter({counted.key: counted.ended for counted in await ask_counters(app)}) + Counter(app[OTHERS]())
 
 
 async def ask_counters(app: web.Application) -> list[FunctionCounters]:

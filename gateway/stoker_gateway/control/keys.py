@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -24,4 +25,5 @@ ENDPOINTS: web.AppKey[Endpoints] = web.AppKey("endpoints", Endpoints)
 TRAFFIC: web.AppKey[Traffic] = web.AppKey("traffic", Traffic)
 BUILD_PLACES: web.AppKey[asyncio.Semaphore] = web.AppKey("build places", asyncio.Semaphore)
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)
+OTHERS: web.AppKey[Callable[[], Mapping[str, int]]] = web.AppKey("counts of others")
 CALLS: web.AppKey[StoredCalls | None] = web.AppKey("stored calls")

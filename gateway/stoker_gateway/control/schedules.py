@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from stoker_gateway.namespaces import NamespaceStore
 from stoker_gateway.providers.base import Provider
@@ -24,13 +25,19 @@ def make_scheduler(provider: Provider, namespaces: NamespaceStore, calls: Stored
     return Scheduler(functions, store, store)
 
 
+class Runs(Protocol):
+    """Schedules, say."""
+
+    async def run(self) -> None: ...
+
+
 @asynccontextmanager
-async def running(scheduler: Scheduler | None) -> AsyncIterator[None]:
-    """Fires schedules as long as this is open; None: async calls are off."""
-    if scheduler is None:
+async def running(work: Runs | None) -> AsyncIterator[None]:
+    """It runs as long as this is open; None: async calls are off."""
+    if work is None:
         yield
         return
-    task = asyncio.get_running_loop().create_task(scheduler.run(), name="schedules")
+    task = asyncio.get_running_loop().create_task(work.run(), name=type(work).__name__)
     try:
         yield
     finally:
