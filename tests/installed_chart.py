@@ -54,7 +54,10 @@ class Installed:
         self.namespace, self.functions = namespace, f"{namespace}-fn"
         self._helm = helm
         self._values = values
-        self.release = helm.install(CHART, "stoker", values, wait="watcher", timeout=300)
+        self._install()
+
+    def _install(self) -> None:
+        self.release = self._helm.install(CHART, "stoker", self._values, wait="watcher", timeout=300)
         self.address = self.kubectl("get", "service", "gateway", "-o", "jsonpath={.spec.clusterIP}")
         self.url = f"http://{self.address}:8080"
         self.client = self.log_in(self.password())
@@ -75,6 +78,11 @@ class Installed:
         """The values are laid over those of the installation, and stay."""
         self._values = _merged(self._values, values)
         self._helm.upgrade(CHART, "stoker", self._values, wait="watcher", timeout=300)
+
+    def install_again(self) -> None:
+        """After an uninstall, with the same values."""
+        self._helm.uninstall("stoker")
+        self._install()
 
     def gateways(self) -> list[str]:
         """The names of the gateway's pods, those that end included."""
