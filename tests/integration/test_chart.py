@@ -356,6 +356,22 @@ def test_two_releases_select_nothing_of_each_other() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "label"), [({}, "restricted"), ({"podSecurity": "baseline"}, "baseline"), ({"podSecurity": ""}, None)]
+)
+def test_namespaces_of_functions_admit_only_such_pods_as_functions_are(given: dict[str, str], label: str) -> None:
+    namespace = render({"functions": given})["Namespace/openfaas-fn"]
+    assert namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce") == label
+    spec, mounts = FunctionSpec("f", "x", read_only_root_filesystem=True), Mounts((), ("secret",))
+    pod = deployment(Release(spec, "x@sha256:y", True, mounts, "i", 1, 1))["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {kind for volume in pod["volumes"] for kind in volume} == {"name", "emptyDir", "projected"}
+
+
+@pytest.mark.parametrize(
     ("version", "values", "namespaces"),
     [
         (CURRENT, {}, {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}),
