@@ -45,7 +45,7 @@ def pods(release: Installed) -> list[str]:
 
 
 def test_the_words_that_an_install_prints_log_in(release: Installed, who: str, tmp_path: Path) -> None:
-    notes = release.release["info"]["notes"]
+    notes = release.release["notes"]
     commands = "\n".join(re.findall(r"^  (\S.*)$", notes, re.M))
     with socket.socket() as probe:  # 8080 of this machine may be somebody's
         probe.bind(("127.0.0.1", 0))
@@ -77,6 +77,8 @@ def counted(release: Installed) -> float:
 def test_the_operator_is_switched_on_and_a_deploy_gives_a_function_its_resource(release: Installed, who: str) -> None:
     before = pods(release)
     release.upgrade({"operator": {"enabled": True, "group": GROUP}})
+    wait_for(lambda: len(release.gateways()) == 2, "the end of the gateways from before", 60)
+    release.client = release.log_in(release.password())  # by connections to the new ones
     assert release.call(f"/function/{who}", b"")[0] == 200
     (status,) = release.client.functions(release.functions)
     release.deploy("who", release.cluster.function("followed-who", HANDLER))
