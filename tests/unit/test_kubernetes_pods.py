@@ -208,10 +208,19 @@ CRASHED_ONCE = replica("new", revision="2", **CRASHED | {"state": ended(1, "no m
 CRASHED_TWICE = replica("new", revision="2", **CRASHED, restarts=1)
 
 
+def ended_twice(code: int, signal: int = 0) -> Replica:
+    crash = {"state": ended(code, "bye", signal=signal), "last": ended(code, signal=signal)}
+    return replace(replica("new", revision="2", **CRASHED | crash, restarts=1), note="nothing listens on port 8080")
+
+
 @pytest.mark.parametrize(
     ("replicas", "fields", "reason"),
     [
         ([OLD, CRASHED_TWICE], NEW, "ended with exit code 1: no module"),
+        ([OLD, ended_twice(143)], NEW, "bye; it was never ready, because nothing listens on port 8080"),
+        ([OLD, ended_twice(0)], NEW, "bye; it was never ready, because nothing listens on port 8080"),
+        ([OLD, ended_twice(1, signal=15)], NEW, "bye; it was never ready, because nothing listens on port 8080"),
+        ([OLD, ended_twice(1)], NEW, "ended with exit code 1: bye"),
         ([OLD, WAITS], NEW | {"overdue": True}, "no node takes it: 0/1 nodes"),
         ([OLD, PULLS], NEW | {"overdue": True}, "ErrImagePull"),
         ([OLD, STARTS], NEW | {"overdue": True}, "it was not ready within 2m (deploy_deadline)"),
@@ -226,6 +235,7 @@ def test_a_rollout_that_is_lost_goes_back_to_what_serves(
     assert verdict is not None
     assert (verdict.revision, verdict.pods) == (2, (1, ""))
     assert reason in verdict.trouble.message
+    assert ("never ready" in reason) == ("never ready" in verdict.trouble.message)
 
 
 @pytest.mark.parametrize(

@@ -25,22 +25,29 @@ State = Literal["starting", "ready", "unhealthy", "draining"]
 _PULL_REASONS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _ENDED: Final = ("cannot-start", "out-of-memory")
 _OUTPUT_LINES = 20
+_ASKED_SIGNALS: Final = (9, 15)
+_ASKED_CODES: Final = (0, 137, 143)
+"""How a container ends that the cluster ends, because its probes fail; 137 and 143 are the signals, as shells say."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a replica does not start: a code of `faults`, a line, and the last lines that it printed."""
+    """Why a replica does not start: a code of `faults`, a line, and the last lines that it printed.
+
+    `was_asked`: its container ended as one does that is asked to, so it may not be what was wrong.
+    """
 
     code: str
     message: str
     output: tuple[str, ...] = ()
+    was_asked: bool = False
 
 
 @dataclass(frozen=True)
 class Replica:
     """One pod. `version` is the revision and restart that it was made for; `trouble` keeps it from getting ready;
-    `life` is the life of its container that runs, and empty while none does. `note` is why its health hook says no,
-    from its start on.
+    `life` is the life of its container that runs, and empty while none does. `note` is why it is not ready, as far as
+    the replica itself says, or what was seen of it.
     """
 
     id: str
@@ -146,7 +153,8 @@ def _crash(container: ContainerStatus) -> Trouble | None:
     output = tuple((ended.message or "").splitlines()[-_OUTPUT_LINES:])
     how = f"killed by signal {ended.signal}" if ended.signal else f"ended with exit code {ended.exit_code}"
     last = next((line.strip() for line in reversed(output) if line.strip()), "")
-    return Trouble("cannot-start", f"{how}: {one_line(last)}" if last else how, output)
+    was_asked = ended.signal in _ASKED_SIGNALS or (not ended.signal and ended.exit_code in _ASKED_CODES)
+    return Trouble("cannot-start", f"{how}: {one_line(last)}" if last else how, output, was_asked)
 
 
 def _container(pod: Pod) -> ContainerStatus | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from urllib.parse import urlsplit
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout
 
-from stoker_gateway.providers.container import ready_path
+from stoker_gateway.providers.container import PORT, ready_path
 from stoker_gateway.providers.kubernetes.pods import Replica, State
 from stoker_gateway.providers.text import one_line
 from stoker_sdk.function import FunctionSpec
@@ -37,9 +38,16 @@ class Readiness:
         self._asking: dict[FunctionKey, dict[str, asyncio.Task[None]]] = {}
         self._states: dict[str, State] = {}
         self._notes: dict[str, str] = {}
+        self._last_notes: dict[FunctionKey, dict[str, str]] = {}
+        """By the replica's id, also when the container that it was about has ended."""
 
     def look_after(self, key: FunctionKey, spec: FunctionSpec | None, replicas: Iterable[Replica]) -> None:
         """These are a function's replicas now; `told` is called when one has become ready."""
+        replicas = list(replicas)
+        there = {one.id for one in replicas if one.state != "ready"}
+        kept = {id: note for id, note in self._last_notes.pop(key, {}).items() if id in there}
+        if kept:
+            self._last_notes[key] = kept
         starting = {one.life: one for one in replicas if _starts(one)} if spec and _may_ask(spec) else {}
         asking = self._asking.pop(key, {})
         for life in asking.keys() - starting.keys():
@@ -54,7 +62,11 @@ class Readiness:
             self._asking[key] = asking
 
     def seen(self, replicas: Iterable[Replica]) -> list[Replica]:
-        return [self._seen(one) if _starts(one) else one for one in replicas]
+        return [self._seen(one) if _starts(one) else self._noted(one) for one in replicas]
+
+    def _noted(self, replica: Replica) -> Replica:
+        note = self._last_notes.get(replica.key, {}).get(replica.id, "")
+        return replace(replica, note=note) if note and replica.state != "ready" else replica
 
     def _seen(self, replica: Replica) -> Replica:
         state, note = self._states.get(replica.life, replica.state), self._notes.get(replica.life, "")
@@ -78,21 +90,26 @@ class Readiness:
                     self._states[replica.life] = "ready" if ready else "unhealthy"
                 if ready != (known == "ready") or note != self._notes.get(replica.life, ""):
                     self._notes[replica.life] = note
+                    self._last_notes.setdefault(replica.key, {})[replica.id] = note
                     self._told(replica.key)
                 soon = not ready and loop.time() - begun < _SOON
                 await asyncio.sleep(_OFTEN if soon else _SELDOM)
 
 
 async def _look(session: ClientSession, url: str) -> tuple[bool, str]:
-    """Whether it is ready; if not, why its health hook says no, where it has one."""
+    """Whether it is ready; if not, why, where that can be said."""
     try:
         async with session.get(url, allow_redirects=False) as answer:
             if 200 <= answer.status < 400:
                 return True, ""
             text = (await answer.content.read(_MAX_ANSWER)).decode(errors="replace")
+    except ClientConnectorError:
+        return False, f"nothing listens on port {PORT}"
     except (ClientError, OSError):
-        return False, ""
-    return False, one_line(text.removeprefix(_UNHEALTHY)) if text.startswith(_UNHEALTHY) else ""
+        return False, f"what listens on port {PORT} gives no answer to {urlsplit(url).path}"
+    if text.startswith(_UNHEALTHY):
+        return False, one_line(text.removeprefix(_UNHEALTHY))
+    return False, "" if answer.status == 503 else f"{urlsplit(url).path} is answered {answer.status}"
 
 
 def _starts(replica: Replica) -> bool:

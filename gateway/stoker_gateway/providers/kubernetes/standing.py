@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -227,7 +227,7 @@ class Standing:
         """Why replicas that are asked for do not get ready."""
         for one in self._current:
             if one.trouble is not None and one.state != "ready":
-                return one.trouble
+                return _explained(one.trouble, one.note)
         if self.stored.refusal:
             return Trouble("pod-refused", self.stored.refusal)
         if self.stored.overdue:
@@ -243,3 +243,9 @@ class Standing:
             return ""
         reason = next((self.reasons[one.id] for one in sick if self.reasons.get(one.id)), "its readiness probe fails")
         return f"{len(sick)} of {len(self._live)} replicas unhealthy: {reason}"
+
+
+def _explained(trouble: Trouble, note: str) -> Trouble:
+    if not (trouble.was_asked and note):
+        return trouble
+    return replace(trouble, message=f"{trouble.message}; it was never ready, because {note}")
