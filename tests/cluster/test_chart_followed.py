@@ -92,6 +92,7 @@ def test_the_operator_is_switched_on_and_a_deploy_gives_a_function_its_resource(
     assert "SetBack" in wait_for(lambda: release.kubectl("get", "events", "-n", release.functions), "an event")
     assert release.call(f"/function/{who}", b"")[0] == 200
     assert release.client.function("who", release.functions).image == status.image
+    wait_for(lambda: pods(release) == before, "the end of the pod that was not asked for", 60)
 
 
 def test_functions_outlive_an_uninstall_and_the_next_install_finds_them(release: Installed, who: str) -> None:
