@@ -98,6 +98,8 @@ def test_with_the_operators_role_it_is_enough_for_resources_too(cluster: Cluster
         ("create", "pods/exec", NAMESPACE),
         ("create", "deployments", "default"),
         ("get", "configmaps", NAMESPACE),
+        ("list", "events", NAMESPACE),
+        ("create", "events", "default"),
         ("create", "rolebindings", NAMESPACE),
         ("get", "leases", "kube-system"),
         ("delete", "leases", NAMESPACE),

@@ -135,13 +135,12 @@ def test_what_served_is_put_back_with_its_very_pods(
 
 
 def test_what_listens_elsewhere_is_told_so(platforms: list[Platform], fine: str) -> None:
-    """The cluster ends such a container, which has done nothing wrong but for its port."""
     first = platforms[0]
     deploy(first, "elsewhere", fine)
     until_ready(first, "elsewhere", 1)
-    deploy(first, "elsewhere", fine, env_vars={"port": "3000"}, annotations={"stoker.dev/start_timeout": "3s"})
-    undone = wait_for(lambda: condition(first, "elsewhere").rolled_back, "the end of the rollout", 120)
-    assert "nothing listens on port 8080" in undone.message
+    deploy(first, "elsewhere", fine, env_vars={"port": "3000"}, annotations=HASTY)
+    undone = wait_for(lambda: condition(first, "elsewhere").rolled_back, "the end of the rollout", 60)
+    assert undone.message == "it was not ready within 5s (deploy_deadline): nothing listens on port 8080"
     first.client.remove("elsewhere", NAMESPACE)
 
 

@@ -80,10 +80,10 @@ class Judge:
         try:
             standing = self._view.standing(key)
             verdict, failed = judge(standing), failure(standing)
-            if failed is not None:
-                await self._events.tell(key, subject_of(standing.stored), failed)
             if verdict is not None:
                 await self._put_back(key, verdict)
+            if failed is not None:
+                await self._events.tell(key, subject_of(standing.stored), failed)
         except NotFound:
             pass  # it was removed
         except StokerError as error:
