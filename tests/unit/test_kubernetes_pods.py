@@ -202,6 +202,7 @@ def test_how_a_function_stands(replicas: list[Replica], fields: dict[str, Any], 
 OLD, NEW = replica("old"), {"revision": 2, "complete": False}
 NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
 WAITS = replica("new", revision="2", ready="False", since=START, state={}, scheduled=NO_NODE, restarts=0)
+CREATED = replica("new", revision="2", ready="False", since=START, state=waiting("ContainerCreating"), restarts=0)
 STARTS = replica("new", revision="2", ready="False", since=START, restarts=0)
 PULLS = replica("new", revision="2", ready="False", since=START, state=waiting("ErrImagePull"), restarts=0)
 CRASHED_ONCE = replica("new", revision="2", **CRASHED | {"state": ended(1, "no module"), "restarts": 0})
@@ -224,6 +225,7 @@ def ended_twice(code: int, signal: int = 0) -> Replica:
         ([OLD, WAITS], NEW | {"overdue": True}, "no node takes it: 0/1 nodes"),
         ([OLD, PULLS], NEW | {"overdue": True}, "ErrImagePull"),
         ([OLD, STARTS], NEW | {"overdue": True}, "it was not ready within 2m (deploy_deadline)"),
+        ([OLD, CREATED], NEW | {"overdue": True}, "`kubectl describe pod -n fn new` says why"),
         ([OLD, replace(STARTS, note="no database")], NEW | {"overdue": True}, "(deploy_deadline): no database"),
         ([OLD], NEW | {"overdue": True, "refusal": "exceeded quota"}, "exceeded quota"),
     ],

@@ -231,7 +231,7 @@ class Standing:
         if self.stored.refusal:
             return Trouble("pod-refused", self.stored.refusal)
         if self.stored.overdue:
-            note = next((f": {one.note}" for one in self._current if one.note), "")
+            note = next((f": {told}" for one in self._current if (told := one.note or _not_begun(one))), "")
             limit = format_duration(self.stored.deadline)
             return Trouble("start-timeout", f"it was not ready within {limit} (deploy_deadline){note}")
         return None
@@ -243,6 +243,13 @@ class Standing:
             return ""
         reason = next((self.reasons[one.id] for one in sick if self.reasons.get(one.id)), "its readiness probe fails")
         return f"{len(sick)} of {len(self._live)} replicas unhealthy: {reason}"
+
+
+def _not_begun(replica: Replica) -> str:
+    """What only the pod's events tell, which the platform has no right to read: a volume or a network, say."""
+    if replica.life or replica.state != "starting":
+        return ""
+    return f"its container has not begun; `kubectl describe pod -n {replica.key.namespace} {replica.id}` says why"
 
 
 def _explained(trouble: Trouble, note: str) -> Trouble:
