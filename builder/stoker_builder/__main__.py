@@ -39,7 +39,7 @@ def main() -> int:
         data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         ids = UserIds(data.ids, arguments.first_id, arguments.id_count) if os.geteuid() == 0 else None
         bounds = Bounds(arguments.disk, arguments.files, arguments.memory, arguments.processes, arguments.cache)
-        built = build(sys.stdin.buffer, read_config(data, ids, os.environ, bounds), report)
+        built = build(sys.stdin.buffer, read_config(data, ids, os.environ, bounds, tuple(arguments.reach)), report)
         report.result(built.image, built.cached, built.seconds)
     except StokerError as error:
         return _fail(report, str(error), error.code)
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory", type=int, default=default.memory, help="bytes of memory of all its processes")
     parser.add_argument("--processes", type=int, default=default.processes, help="processes and threads at once")
     parser.add_argument("--cache", type=int, default=default.cache, help="bytes that the shared caches may keep")
+    parser.add_argument("--reach", action="append", default=[], help="HOST:PORT here that installers may reach")
     return parser
 
 

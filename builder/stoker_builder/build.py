@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +28,7 @@ from stoker_builder.report import Report
 from stoker_builder.staging import lock, staging_folder
 from stoker_builder.testing import run_tests
 from stoker_builder.usage import Usage
+from stoker_builder.way_out import WayOut, way_out
 from stoker_builder.workshop import Workshop
 from stoker_sdk.function import LOCAL_REGISTRY
 
@@ -58,11 +61,14 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         ):
             if _is_published(plan, config):
                 return Built(image, cached=True)
-            seconds = _make(plan, config, report, staging, group)
+            with ExitStack() as held:
+                seconds = _make(plan, config, report, staging, group, held)
     return Built(image, cached=False, seconds=seconds)
 
 
-def _make(plan: Plan, config: Config, report: Report, staging: Path, group: ControlGroup | None) -> dict[str, float]:
+def _make(
+    plan: Plan, config: Config, report: Report, staging: Path, group: ControlGroup | None, held: ExitStack
+) -> dict[str, float]:
     """Returns the seconds of the parts that are told."""
     settings = step_settings(plan.request.build_args, config)
     for note in plan.template.notes:
@@ -76,13 +82,15 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path, group: Cont
         report.check_reader()
         usage.look(ended=ended)
 
+    children = Children(check, Confinement(group, _own_files(config, interpreter)))
     workshop = Workshop(
         config=config,
         interpreter=interpreter,
-        children=Children(check, Confinement(group, _own_files(config, interpreter))),
+        children=children,
         staging=staging,
         log=report.log,
         waiting=_waiting(report),
+        way_out=cache(lambda: _way_out(plan, config, report, children, held)),
         secrets=plan.request.secrets,
     )
     final, function = config.data.artefact(plan.digest), staging / "function"
@@ -99,6 +107,19 @@ def _make(plan: Plan, config: Config, report: Report, staging: Path, group: Cont
     write_manifest(plan, function)
     publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
     return {"tests": tests}
+
+
+def _way_out(plan: Plan, config: Config, report: Report, children: Children, held: ExitStack) -> WayOut | None:
+    """Of a pushed function's installers; made when the first one starts."""
+    if not plan.request.offline:
+        return None
+    user = config.ids.id_for("way out") if config.ids else None
+    way = held.enter_context(way_out(config.index_environment, config.reach, user)) if user is not None else None
+    if way is None:
+        report.log("packages: with the machine's network, because the platform may not make another")
+    else:
+        children.kept.add(way.pid)
+    return way
 
 
 def _own_files(config: Config, interpreter: Interpreter) -> OwnFiles | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stoker_builder.control_group import ControlGroup
 from stoker_builder.descendants import tasks_below
+from stoker_builder.network import enter_network
 from stoker_builder.own_files import OwnFiles
 from stoker_sdk.errors import StokerError
 from stoker_sdk.processes import die_with_parent
@@ -63,7 +64,7 @@ class Limits:
 @dataclass(frozen=True)
 class Program:
     """What to run: everything that it gets is here. Without an account it runs as the builder's own user. `temporary`
-    is a folder of its own, which stands for `/tmp` where it has files of its own.
+    is a folder of its own, which stands for `/tmp` where it has files of its own. `network` is that of `own_network`.
     """
 
     command: Sequence[str]
@@ -72,6 +73,7 @@ class Program:
     limits: Limits
     account: Account | None = None
     temporary: Path | None = None
+    network: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Children:
         """
         self._check = check
         self._confinement = confinement
+        self.kept: set[int] = set()
+        """Pids of our own that serve the programs, and go on when one has ended."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self, program: Program, on_line: Callable[[str], None]) -> int:
@@ -108,7 +112,7 @@ class Children:
         finally:
             _kill_group(process)
             process.wait()
-            _kill_orphans()
+            _kill_orphans(self.kept)
             assert process.stdout is not None
             process.stdout.close()
         self._check(True)
@@ -126,7 +130,7 @@ class Children:
         try:
             while True:
                 ready = dict(poll.poll(_WATCH_EVERY))
-                _reap_orphans(process.pid)
+                _reap_orphans({process.pid, *self.kept})
                 self._check(False)
                 if output in ready and not lines.read(output):
                     poll.unregister(output)
@@ -209,6 +213,8 @@ def _confine(program: Program, confinement: Confinement) -> None:
     """
     if confinement.group is not None:
         confinement.group.join()
+    if program.network is not None:
+        enter_network(program.network)
     if confinement.files is not None and program.temporary is not None:
         confinement.files.enter(program.temporary)
         os.chdir(program.folder)  # the one that we were started in is the machine's, read-only now
@@ -246,19 +252,19 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         pass
 
 
-def _kill_orphans() -> None:
+def _kill_orphans(kept: set[int]) -> None:
     """Kill what left the program's group: as orphans they have become our children, generation by
     generation.
 
     All are stopped before the first is killed, since each one's end gives those a place that fork without end.
     """
     stopped: set[int] = set()
-    while _CHILDREN.read_text() and (running := set(tasks_below(os.getpid()).pids) - stopped):
+    while _children(kept) and (running := set(tasks_below(os.getpid()).pids) - stopped - kept):
         for pid in running:
             _signal(pid, signal.SIGSTOP)
         stopped |= running
-    while children := _CHILDREN.read_text().split():
-        for child in map(int, children):
+    while children := _children(kept):
+        for child in children:
             _signal(child, signal.SIGKILL)
             try:
                 os.waitpid(child, 0)
@@ -266,11 +272,14 @@ def _kill_orphans() -> None:
                 pass
 
 
-def _reap_orphans(program: int) -> None:
+def _reap_orphans(besides: set[int]) -> None:
     """Those that have ended while their program goes on, which would count as processes of it."""
-    for child in map(int, _CHILDREN.read_text().split()):
-        if child != program:
-            os.waitpid(child, os.WNOHANG)
+    for child in _children(besides):
+        os.waitpid(child, os.WNOHANG)
+
+
+def _children(besides: set[int]) -> set[int]:
+    return set(map(int, _CHILDREN.read_text().split())) - besides
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

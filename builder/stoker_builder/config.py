@@ -62,7 +62,7 @@ _LIKE_PIP = {
 @dataclass(frozen=True)
 class Config:
     """The data folder; user ids, if builds change them (root); limits in seconds and bytes; how to reach an
-    index.
+    index, and what else of this machine (`HOST:PORT`) builds of pushes may reach.
     """
 
     data: DataDir
@@ -72,6 +72,7 @@ class Config:
     install_timeout: float
     index_environment: Mapping[str, str]
     bounds: Bounds
+    reach: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class StepSettings:
     memory: int
 
 
-def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, str], bounds: Bounds) -> Config:
+def read_config(
+    data: DataDir, ids: UserIds | None, environment: Mapping[str, str], bounds: Bounds, reach: tuple[str, ...] = ()
+) -> Config:
     """Raises `BadInput` for a duration or size that is none."""
 
     def setting(name: str, default: str) -> str:
@@ -100,6 +103,7 @@ def read_config(data: DataDir, ids: UserIds | None, environment: Mapping[str, st
         ),
         index_environment=index_environment(environment),
         bounds=bounds,
+        reach=reach,
     )
 
 

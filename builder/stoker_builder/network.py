@@ -1,4 +1,4 @@
-"""A network of their own for programs of strangers: a loopback, and nothing else (namespaces(7))."""
+"""Networks of their own for programs of strangers: a loopback, and nothing else (network_namespaces(7))."""
 
 from __future__ import annotations
 
@@ -17,24 +17,56 @@ _IFF_UP: Final = 1
 
 
 @contextmanager
-def own_network() -> Iterator[bool]:
-    """What is started meanwhile reaches no address but a 127.0.0.1 of its own. False where the kernel does not let us:
-    then it has the machine's network. Only for a process with one thread.
+def own_network() -> Iterator[int | None]:
+    """A descriptor for `enter_network`; who has entered reaches no address but a 127.0.0.1 of its own. None where the
+    kernel does not let us. Only for a process with one thread.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    network = _make()
     try:
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            yield False
-            return
+        yield network
+    finally:
+        if network is not None:
+            os.close(network)
+
+
+def enter_network(descriptor: int) -> None:
+    """From now on this process has that network. Needs root. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "the network cannot be entered")
+
+
+@contextmanager
+def within(network: int) -> Iterator[None]:
+    """Sockets that are made meanwhile are of that network, for good."""
+    before = _current()
+    try:
+        enter_network(network)
         try:
-            _raise_loopback()
-            yield True
+            yield
         finally:
-            if libc.setns(before, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "the machine's network cannot be entered again")
+            enter_network(before)
     finally:
         os.close(before)
+
+
+def _make() -> int | None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = _current()
+    try:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            return None
+        try:
+            _raise_loopback()
+            return _current()
+        finally:
+            enter_network(before)
+    finally:
+        os.close(before)
+
+
+def _current() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _raise_loopback() -> None:

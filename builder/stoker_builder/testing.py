@@ -10,6 +10,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from stoker_builder.child import Account, Limits, Program, TimedOut, end_all_of
@@ -47,10 +48,10 @@ def run_tests(plan: Plan, settings: StepSettings, function: Path, environment: E
             account=None if user is None else Account(user, groups),
             temporary=scratch / "home",
         )
-        with own_network() if plan.request.offline else nullcontext(True) as alone:
-            if not alone:
+        with own_network() if plan.request.offline else nullcontext() as network:
+            if plan.request.offline and network is None:
                 workshop.log("tests: with the machine's network, because the platform may not make another")
-            _run(plan, program, workshop, own_command=bool(settings.command))
+            _run(plan, replace(program, network=network), workshop, own_command=bool(settings.command))
 
 
 def _scratch(function: Path, workshop: Workshop) -> Path:

@@ -9,12 +9,14 @@ from pathlib import Path
 from stoker_builder.child import Children
 from stoker_builder.config import Config
 from stoker_builder.interpreter import Interpreter
+from stoker_builder.way_out import WayOut
 
 
 @dataclass(frozen=True)
 class Workshop:
     """`staging` is the build's own folder, gone at its end; `log` takes a line of the build's log;
-    `waiting` is called while another build holds what this one needs. `secrets` are variables of the install step.
+    `waiting` is called while another build holds what this one needs. `way_out` gives the network of programs that
+    install, None where it is the machine's. `secrets` are variables of the install step.
     """
 
     config: Config
@@ -23,6 +25,7 @@ class Workshop:
     staging: Path
     log: Callable[[str], None]
     waiting: Callable[[], None]
+    way_out: Callable[[], WayOut | None]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

@@ -30,6 +30,12 @@ _OPTIONS = (
     click.option(
         "--build-cache", default="20Gi", show_default=True, help="What package caches keep between builds at most."
     ),
+    click.option(
+        "--build-reach",
+        multiple=True,
+        metavar="HOST:PORT",
+        help="An address of this machine that installers of pushed functions may reach, such as an index.",
+    ),
 )
 
 
@@ -43,6 +49,7 @@ def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def read_builder_options(flags: Mapping[str, Any]) -> BuildOptions:
     """Raises `BadUsage`."""
     from stoker_builder.bounds import Bounds
+    from stoker_builder.way_out import read_target
     from stoker_cli.server.builds import BuildOptions
     from stoker_sdk.units import parse_duration, parse_quantity
 
@@ -57,6 +64,10 @@ def read_builder_options(flags: Mapping[str, Any]) -> BuildOptions:
             flags["build_processes"],
             size("build_cache"),
         )
-        return BuildOptions(bounds, parse_duration(flags["build_time"], "--build-time"), ahead=flags["build_ahead"])
+        reach = flags["build_reach"]
+        for address in reach:
+            read_target(address)
+        seconds = parse_duration(flags["build_time"], "--build-time")
+        return BuildOptions(bounds, seconds, ahead=flags["build_ahead"], reach=reach)
     except BadInput as error:
         raise BadUsage(str(error)) from error

@@ -52,9 +52,18 @@ def request_tar(
     lang: str = "python3",
     args: Mapping[str, str] | None = None,
     template: Mapping[str, str] | None = None,
+    offline: bool = False,
+    secrets: Mapping[str, str] | None = None,
 ) -> bytes:
     """A build request with these handler files."""
-    settings = json.dumps({"name": name, "lang": lang, "buildArgs": dict(args or {})})
+    about = {
+        "name": name,
+        "lang": lang,
+        "buildArgs": dict(args or {}),
+        "offline": offline,
+        "secrets": dict(secrets or {}),
+    }
+    settings = json.dumps(about)
     own = {f"template/{path}": content for path, content in (template or {}).items()}
     members = {"stoker.json": settings, **{f"handler/{path}": content for path, content in files.items()}, **own}
     data = io.BytesIO()

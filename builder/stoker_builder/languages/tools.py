@@ -88,13 +88,15 @@ def as_builder(command: list[str], folder: Path, variables: Mapping[str, str], w
         **variables,
     }
     user = workshop.user_for("builder")
+    way = workshop.way_out()
     return Program(
         command,
         folder,
-        environment,
+        {**environment, **(way.variables if way else {})},
         limits=Limits(config.install_timeout, 0, workshop.most_processes, config.bounds.disk),
         account=None if user is None else Account(user),
         temporary=home,
+        network=way.network if way else None,
     )
 
 

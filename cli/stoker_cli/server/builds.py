@@ -11,11 +11,14 @@ from stoker_sdk.data_dir import DataDir
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The flags of `stoker serve` about builds, checked. `seconds` is for a whole build."""
+    """The flags of `stoker serve` about builds, checked. `seconds` is for a whole build, `reach` the addresses of this
+    machine (`HOST:PORT`) that installers of pushed functions may reach.
+    """
 
     bounds: Bounds = field(default_factory=Bounds)
     seconds: float = 1800.0
     ahead: bool = False
+    reach: tuple[str, ...] = ()
 
 
 def build_command(options: BuildOptions, data: DataDir, first_id: int, id_count: int) -> list[str]:
@@ -25,4 +28,5 @@ def build_command(options: BuildOptions, data: DataDir, first_id: int, id_count:
         command += ["--first-id", str(first_id), "--id-count", str(id_count)]
     bounds = options.bounds
     command += ["--disk", str(bounds.disk), "--files", str(bounds.files), "--memory", str(bounds.memory)]
-    return [*command, "--processes", str(bounds.processes), "--cache", str(bounds.cache)]
+    command += ["--processes", str(bounds.processes), "--cache", str(bounds.cache)]
+    return [*command, *(word for address in options.reach for word in ("--reach", address))]
