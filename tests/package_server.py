@@ -108,8 +108,8 @@ def go_module(name: str) -> Package:
     """A module with a function `Word`."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(f"{name}@v1.0.0/go.mod", f"module {name}\n")
-        archive.writestr(f"{name}@v1.0.0/word.go", 'package word\n\nfunc Word() string { return "made " }\n')
+        for file, text in _go_files(name).items():
+            archive.writestr(f"{name}@v1.0.0/{file}", text)
     files = {
         f"{name}/@v/list": b"v1.0.0\n",
         f"{name}/@v/v1.0.0.info": json.dumps({"Version": "v1.0.0", "Time": ZIP_DATE}).encode(),
@@ -117,6 +117,27 @@ def go_module(name: str) -> Package:
         f"{name}/@v/v1.0.0.zip": content.getvalue(),
     }
     return Package("go", name, files)
+
+
+def go_sum(name: str) -> str:
+    """The lines of go.sum for it: hashes of the hashes of files (golang.org/x/mod/sumdb/dirhash, `Hash1`)."""
+    files = _go_files(name)
+    return (
+        f"{name} v1.0.0 {_hash1({f'{name}@v1.0.0/{file}': text for file, text in files.items()})}\n"
+        f"{name} v1.0.0/go.mod {_hash1({'go.mod': files['go.mod']})}\n"
+    )
+
+
+def _go_files(name: str) -> dict[str, str]:
+    return {
+        "go.mod": f"module {name}\n",
+        "word.go": 'package word\n\nfunc Word() string { return "made " }\n',
+    }
+
+
+def _hash1(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {file}\n" for file, text in sorted(files.items()))
+    return "h1:" + base64.b64encode(hashlib.sha256(lines.encode()).digest()).decode()
 
 
 def tar_of(files: Mapping[str, str]) -> bytes:

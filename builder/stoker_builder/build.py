@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stoker_builder.artefact import publish, write_manifest
-from stoker_builder.build_secrets import forms_of
+from stoker_builder.build_secrets import check_clean, forms_of
 from stoker_builder.child import Children, Confinement
 from stoker_builder.config import Config, step_settings
 from stoker_builder.control_group import ControlGroup, control_group
@@ -100,6 +100,7 @@ def _make(
     plan.language.check(plan, workshop)
     environment = plan.language.install(plan, workshop)
     plan.language.assemble(plan, function, environment, workshop)
+    check_clean(function, workshop.secrets)
     begun = time.monotonic()
     run_tests(plan, settings, function, environment, workshop)
     tests = round(time.monotonic() - begun, 3)

@@ -73,4 +73,6 @@ def _digest(request: Request, template: Template, inputs: Inputs) -> str:
         digest_tree(template.path),
         digest_tree(request.handler),
     ]
-    return digest_of([*parts, inputs.environment, *arguments])
+    # What secrets have given is nobody else's, wherever it ends up.
+    packages = environment_of(inputs.environment or "none", request.secrets) if request.secrets else inputs.environment
+    return digest_of([*parts, packages, *arguments])

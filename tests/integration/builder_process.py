@@ -98,11 +98,15 @@ def start(
 
 
 def build(
-    data_dir: Path, request: bytes, variables: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+    data_dir: Path,
+    request: bytes,
+    variables: Mapping[str, str] | None = None,
+    flags: tuple[str, ...] = (),
+    seconds: float = 100,
 ) -> Outcome:
     """One build from start to end."""
     process = start(data_dir, variables, flags)
-    output, errors = process.communicate(request, timeout=100)
+    output, errors = process.communicate(request, timeout=seconds)
     *log, last = [json.loads(line) for line in output.splitlines()]
     return Outcome([line["log"] for line in log], last, process.returncode, errors.decode())
 

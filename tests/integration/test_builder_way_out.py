@@ -8,6 +8,7 @@ import shlex
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from builder_process import Outcome, build, request_tar
-from package_server import PackageServer, go_module, npm_package, package_server, sdist
+from package_server import PackageServer, go_module, go_sum, npm_package, package_server, sdist
 
 from stoker_builder.guard_proxy import is_this_machine
 from stoker_builder.tree import remove_tree
@@ -23,6 +24,7 @@ from stoker_builder.tree import remove_tree
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.root,
+    pytest.mark.timeout(320),  # Go compiles all that there is, once
     pytest.mark.skipif(os.geteuid() != 0, reason="needs network namespaces"),
 ]
 
@@ -118,6 +120,7 @@ def install(data_dir: Path, lang: str, server: PackageServer, name: str, *, reac
         "go": {
             "handler.go": GO,
             "go.mod": "module handler/function\n\ngo 1.18\n\nrequire example.org/word v1.0.0\n",
+            "go.sum": go_sum("example.org/word"),
         },
     }[lang]
     indexes = {
@@ -126,13 +129,12 @@ def install(data_dir: Path, lang: str, server: PackageServer, name: str, *, reac
         "npm_config_registry": server.npm,
         "GOPROXY": server.go,
         "GONOSUMDB": "*",
-        "GOFLAGS": "-mod=mod",
     }
     if reach:  # the repository names its index, and the operator allows it
         files |= {"requirements.txt": f"--index-url {server.simple}\n{name}\n", ".npmrc": f"registry={server.npm}\n"}
         indexes = {"UV_DEFAULT_INDEX": "", "UV_FIND_LINKS": ""}
     flags = ("--reach", server.address) if reach else ()
-    return build(data_dir, request_tar(files, lang=lang, offline=True), indexes, flags)
+    return build(data_dir, request_tar(files, lang=lang, offline=True), indexes, flags, seconds=300)
 
 
 @pytest.mark.parametrize("lang", ["python3", "node"])
@@ -170,6 +172,49 @@ def test_an_index_here_that_the_repository_names_is_refused_with_the_reason(data
         assert outcome.result["code"] == "failed-install"
         assert server.address in outcome.error and "403" in outcome.error, outcome
         assert server.asked == []
+
+
+TOKEN = "t0ken-of-the-index"
+
+
+@pytest.mark.parametrize("lang", ["python3", "node", "go"])
+@pytest.mark.parametrize("token", [TOKEN, "wr0ng-t0ken"], ids=["right", "wrong"])
+def test_a_build_secret_opens_a_private_index_and_is_nowhere(data_dir: Path, lang: str, token: str) -> None:
+    packages = [sdist("plain", ""), npm_package("plain"), go_module("example.org/word")]
+    with package_server(packages, TOKEN) as server:
+        began = time.monotonic()
+        outcome = build(
+            data_dir,
+            request_tar(
+                {
+                    "handler.py": PYTHON.format(name="plain"),
+                    "requirements.txt": f"--index-url http://build:${{INDEX_TOKEN}}@{server.address}/simple/\nplain\n",
+                    "handler.js": NODE.format(name="plain"),
+                    "package.json": json.dumps({"dependencies": {"plain": "1.0.0"}}),
+                    ".npmrc": f"registry={server.npm}\n//{server.address}/npm/:_authToken=${{INDEX_TOKEN}}\n",
+                    "handler.go": GO,
+                    "go.mod": "module handler/function\n\ngo 1.18\n\nrequire example.org/word v1.0.0\n",
+                    "go.sum": go_sum("example.org/word"),
+                    "go.env": f"GOPROXY=http://build:${{INDEX_TOKEN}}@{server.address}/go\nGONOSUMDB=*\n",
+                },
+                lang=lang,
+                offline=True,
+                secrets={"INDEX_TOKEN": token},
+            ),
+            {"UV_DEFAULT_INDEX": "", "UV_FIND_LINKS": ""},
+            ("--reach", server.address),
+            seconds=300,
+        )
+    told = "\n".join([*outcome.log, str(outcome.result)])
+    assert token not in told
+    if token == TOKEN:
+        assert outcome.code == 0, outcome
+    else:
+        assert outcome.result["code"] == "failed-install" and server.address in outcome.error, outcome
+        assert time.monotonic() - began < 10
+    for path in data_dir.rglob("*"):
+        if path.is_file() and not path.is_symlink() and "interpreter" not in path.parts:
+            assert token.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 Everything is compiled by the id that installs, whose cache all builds share; the tests are compiled there too, and run
 as the test step's own id, so that no test can write into that cache. The artefact holds the program and the handler's
 data files, no source.
+
+Modules are fetched in a step of their own, the only one that has build secrets: `go.env` in the handler's folder says
+from where, as `GOPROXY=https://build:${INDEX_TOKEN}@proxy.example.org`.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from stoker_builder.child import TimedOut
-from stoker_builder.environment import Environment
+from stoker_builder.environment import NO_ENVIRONMENT, Environment
+from stoker_builder.errors import FailedInstall
 from stoker_builder.languages.base import Inputs, Language, TestStep, copy_template
 from stoker_builder.languages.tools import Outcome, cache_folder, need, own_folder, run_as_builder, version
 from stoker_builder.templates import Template
@@ -31,6 +37,10 @@ _HANDLE = re.compile(r"^func\s+Handle\s*\(", re.MULTILINE)
 _PACKAGE = re.compile(r"^package\s+(\w+)", re.MULTILINE)
 _MODULE = re.compile(r"^module\s+(\S+).*$", re.MULTILINE)
 _WITH_TESTS = "{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}"
+_REQUIRE = re.compile(r"^\s*require\b", re.MULTILINE)
+_SETTINGS = "go.env"
+_HONOURED = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE")
+_SECRET = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _SOURCE = {".go", ".mod", ".sum", ".work"}
 _MOST = 1 << 20
 
@@ -63,6 +73,15 @@ class Go(Language):
         listed = [name for name in outcome.lines if not name.startswith("vendor/")]
         if listed:
             raise BadInput(f"gofmt: {', '.join(listed)}: not formatted; run `gofmt -w .` in the handler folder")
+
+    def install(self, plan: Plan, workshop: Workshop) -> Environment:
+        source = workshop.staging / "go"
+        if _REQUIRE.search((source / "go.mod").read_text(errors="replace")) and not (source / "vendor").exists():
+            settings = _settings(plan.request.handler, workshop.secrets)
+            outcome = _go(["go", "mod", "download"], source, workshop, settings=settings)
+            if outcome.code:
+                raise FailedInstall(f"go.mod: its modules cannot be fetched: {_first_error(outcome)}")
+        return NO_ENVIRONMENT
 
     def assemble(self, plan: Plan, folder: Path, environment: Environment, workshop: Workshop) -> None:
         source = workshop.staging / "go"
@@ -134,8 +153,31 @@ def _check_module(handler: Path) -> None:
         raise BadInput("go.mod: `replace` with a local path leads out of the handler folder: use vendor/ instead")
 
 
-def _go(command: list[str], folder: Path, workshop: Workshop, *, quiet: bool = False) -> Outcome:
+def _settings(handler: Path, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Of `go.env`: where modules come from, with build secrets in place of `${NAME}`. Raises `BadInput`."""
+    path = handler / _SETTINGS
+    text = path.read_text(errors="replace") if path.is_file() and path.stat().st_size <= _MOST else ""
+    settings = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if name not in _HONOURED or not equals:
+            raise BadInput(f"{_SETTINGS}:{number}: write NAME=VALUE, where NAME is one of {', '.join(_HONOURED)}")
+        settings[name] = _SECRET.sub(lambda found: secrets.get(found[1], found[0]), value)
+    return settings
+
+
+def _go(
+    command: list[str],
+    folder: Path,
+    workshop: Workshop,
+    *,
+    quiet: bool = False,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Outcome:
     variables = {
+        **settings,
         "CGO_ENABLED": "0",
         "GOCACHE": str(cache_folder("go-build", workshop)),
         "GOPATH": str(cache_folder("go", workshop)),
@@ -179,6 +221,6 @@ def _copy_data(handler: Path, folder: Path) -> None:
     """What a program may read while it runs: every file that is not source."""
     copy_tree(handler, folder)
     for path in list(files_below(folder)):
-        if path.suffix in _SOURCE or "vendor" in path.relative_to(folder).parts:
+        if path.suffix in _SOURCE or path.name == _SETTINGS or "vendor" in path.relative_to(folder).parts:
             path.unlink()
     folder.mkdir(exist_ok=True)

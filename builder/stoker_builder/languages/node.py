@@ -38,6 +38,7 @@ _MAX_BYTES = 8 << 20
 _LOCAL = re.compile(r"(file|link|portal|workspace):|[.~/]|[A-Za-z]:[\\/]")
 _NO_TEST = re.compile(r'echo\s+\\?"Error: no test specified')
 _MOST_CHECKED = 30
+_HOST = re.compile(r"^\s*(?:[^#;=]*registry\s*=\s*\w+:)?//(?:[^/@]*@)?([^/\s:]+(?::\d+)?)", re.MULTILINE)
 
 
 class Node(Language):
@@ -166,13 +167,18 @@ def _install(packages: str, workshop: Workshop) -> Path:
         (target / "package-lock.json").write_text(json.dumps(wanted["lock"]))
         command = ["npm", "ci"]
     _give(target, workshop)
-    _run_npm([*command, "--no-audit", "--no-fund", "--include=dev"], target, workshop)
+    _run_npm([*command, "--no-audit", "--no-fund", "--include=dev"], target, _registries(wanted["npmrc"]), workshop)
     (target / ".npmrc").unlink(missing_ok=True)
     (target / _MODULES).mkdir(exist_ok=True)
     return target
 
 
-def _run_npm(command: list[str], target: Path, workshop: Workshop) -> None:
+def _registries(npmrc: str) -> str:
+    """The hosts that .npmrc names, which npm does not tell with a refusal."""
+    return ", ".join(dict.fromkeys(_HOST.findall(npmrc))) or "the registry of npm"
+
+
+def _run_npm(command: list[str], target: Path, registries: str, workshop: Workshop) -> None:
     variables = {
         **workshop.secrets,
         "npm_config_cache": str(cache_folder("npm", workshop)),
@@ -185,13 +191,15 @@ def _run_npm(command: list[str], target: Path, workshop: Workshop) -> None:
     except TimedOut as error:
         raise FailedInstall(f"package.json: the install {error}: try again, or add a package-lock.json") from None
     if outcome.code:
-        raise FailedInstall(_install_error(outcome.lines))
+        raise FailedInstall(_install_error(outcome.lines, registries))
 
 
-def _install_error(lines: tuple[str, ...]) -> str:
+def _install_error(lines: tuple[str, ...], registries: str) -> str:
     told = [line.removeprefix("npm error ").removeprefix("npm ERR! ").strip() for line in lines]
     if any("are in sync" in line for line in told):
         return "package-lock.json does not fit package.json: run `npm install` in the handler folder, and build again"
+    if any(line in ("code E401", "code E403") for line in told):
+        return f"package.json cannot be installed: {registries} does not take the credentials: look at .npmrc"
     kept = [line for line in told if line and "complete log" not in line and "_logs" not in line]
     return f"package.json cannot be installed: {' '.join(kept)[:1000]}"
 
