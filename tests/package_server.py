@@ -6,7 +6,7 @@ packages which misbehave, or credentials.
         server.simple, server.npm, server.go    # what pip, npm and go call an index
         server.asked                        # the paths that were asked for, with their Authorization
 
-With `token`, whoever has not `Authorization: Basic build:TOKEN` or `Bearer TOKEN` gets 401.
+With `token`, whoever has not `Authorization: Basic build:TOKEN` or `Bearer TOKEN`, or a path below `/TOKEN/`, gets 401.
 """
 
 from __future__ import annotations
@@ -159,8 +159,10 @@ def package_server(packages: Iterable[Package], token: str = "") -> Iterator[Pac
         def do_GET(self) -> None:
             given = self.headers.get("Authorization", "")
             server.asked.append((self.path, given))
-            data = files.get(self.path.replace("%2f", "/"))
-            status = 401 if token and given not in right else 200 if data is not None else 404
+            path = self.path.replace("%2f", "/")
+            opened = token and path.startswith(f"/{token}/")
+            data = files.get(path.removeprefix(f"/{token}") if opened else path)
+            status = 401 if token and not opened and given not in right else 200 if data is not None else 404
             body = data if status == 200 and data is not None else b""
             body = body.replace(b"@npm@", server.npm.encode()) if self.path.startswith("/npm/") else body
             self.send_response(status)

@@ -14,8 +14,8 @@ from stoker_builder.bounds import Bounds
 from stoker_sdk.cgroups import Cgroups, Limits, find_cgroups
 
 _CONTROLLERS: Final = ("memory", "cpu", "pids")
-_SHARE: Final = 0.1
-"""All builds of a platform get a tenth of what one busy function does, where all want the same core."""
+_SHARE: Final = 0.3
+"""All builds of a platform together get so much of what one busy function does, where all want the same core."""
 _TRIES: Final = 3
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from broker import RunningBroker
 from large_bodies import HANDLER, MIB, Body, send_later, store
 from running_platform import Answer, Platform, wait_for
+from small_disk import FILLER, fill, small_disk
 
 from stoker_gateway.proxy.enqueue import Enqueue
 from stoker_gateway.queue.broker import PID_FILE
@@ -24,32 +22,12 @@ from stoker_gateway.queue.streams import ensure_streams
 from stoker_sdk.errors import StokerError
 from stoker_sdk.messages import CallStatus
 
-DISK = 256 * MIB
-FILLER = "filler"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk"),
     pytest.mark.timeout(240),
 ]
-
-
-@contextmanager
-def small_disk(folder: Path, size: int = DISK) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder: Path, left: int) -> None:
-    """Leave so many bytes of the disk; 0 is not a byte."""
-    status = os.statvfs(folder)
-    with (folder / FILLER).open("ab") as filler:
-        end = filler.tell() + status.f_bavail * status.f_frsize - left
-        os.posix_fallocate(filler.fileno(), 0, end)
 
 
 @pytest.fixture

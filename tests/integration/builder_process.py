@@ -18,6 +18,7 @@ import msgspec
 
 from stoker_builder.artefact import Artefact
 from stoker_sdk.data_dir import DataDir
+from stoker_sdk.ids import first_id_of
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("wire", "sdk", "builder")
@@ -86,9 +87,11 @@ def start(
     data_dir: Path, variables: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
 ) -> subprocess.Popen[bytes]:
     """The builder, waiting for its request; from a checkout, or as installed."""
+    # User ids of its own: a build ends what its tests' id still runs, also that of another data folder.
+    ids = ("--first-id", str(first_id_of(data_dir)))
     path = os.pathsep.join(str(REPOSITORY / package) for package in PACKAGES)
     return subprocess.Popen(
-        [*COMMAND, sys.executable, "-m", "stoker_builder", "--data-dir", str(data_dir), *flags],
+        [*COMMAND, sys.executable, "-m", "stoker_builder", "--data-dir", str(data_dir), *ids, *flags],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

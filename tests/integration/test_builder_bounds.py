@@ -16,7 +16,7 @@ from stoker_builder.own_files import may_have_own_files
 from stoker_builder.tree import remove_tree
 from stoker_builder.usage import MAX_DEPTH
 from stoker_sdk.data_dir import DataDir
-from stoker_sdk.ids import UserIds
+from stoker_sdk.ids import UserIds, first_id_of
 
 ROOT = os.geteuid() == 0
 HANDLER = "def handle(req):\n    return req\n"
@@ -52,7 +52,7 @@ def assert_nothing_is_left(data: DataDir) -> None:
     assert not list(data.artefacts.glob("*")) if data.artefacts.is_dir() else True
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{name_for(data.builds)}/run-*/cgroup.procs"))
     if ROOT:
-        ids = UserIds(data.ids)
+        ids = UserIds(data.ids, first_id_of(data.path))
         users = {ids.id_for("builder"), ids.id_for("tests:0")}
         assert not [pid for pid in Path("/proc").glob("[0-9]*") if owner(pid) in users]
 

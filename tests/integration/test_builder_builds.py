@@ -344,11 +344,12 @@ import os, pytest
 def test_it():
     assert os.getuid() != 0 and os.getgid() != 0 and 0 not in os.getgroups()
     for path in ({str(secret)!r}, {str(other / "artefact.json")!r}):
-        with pytest.raises(PermissionError):
+        with pytest.raises((PermissionError, FileNotFoundError)):
             open(path)
-    for path in ({str(data_dir)!r}, {str(data_dir / "artefacts")!r}, {str(data_dir / "builds")!r}):
-        with pytest.raises(PermissionError):
-            os.listdir(path)
+    with pytest.raises((PermissionError, FileNotFoundError)):
+        os.listdir({str(data_dir / "artefacts")!r})
+    with pytest.raises(PermissionError):
+        os.listdir({str(data_dir / "builds")!r})
     with pytest.raises(PermissionError):
         os.kill(os.getppid(), 0)
 """

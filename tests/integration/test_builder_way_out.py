@@ -195,7 +195,7 @@ def test_a_build_secret_opens_a_private_index_and_is_nowhere(data_dir: Path, lan
                     "handler.go": GO,
                     "go.mod": "module handler/function\n\ngo 1.18\n\nrequire example.org/word v1.0.0\n",
                     "go.sum": go_sum("example.org/word"),
-                    "go.env": f"GOPROXY=http://build:${{INDEX_TOKEN}}@{server.address}/go\nGONOSUMDB=*\n",
+                    "go.env": f"GOPROXY=http://{server.address}/${{INDEX_TOKEN}}/go\nGONOSUMDB=*\n",
                 },
                 lang=lang,
                 offline=True,

@@ -213,6 +213,8 @@ def _compile_tests(package: str, source: Path, program: Path, workshop: Workshop
 
 def _first_error(outcome: Outcome) -> str:
     """The lines that say what is wrong, the first of them being most."""
+    if outcome.code < 0:
+        return f"it was killed by signal {-outcome.code}"
     lines = [line.strip() for line in outcome.lines if line.strip() and not line.startswith(("#", "exit status"))]
     return "; ".join(lines[:3])[:1000]
 
