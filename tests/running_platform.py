@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from stoker_builder.control_group import parent_of_groups
 from stoker_sdk.archive import BuildSettings, pack
 from stoker_sdk.client import ControlClient, LogRequest
 from stoker_sdk.data_dir import DataDir
@@ -197,9 +198,9 @@ class Platform:
         """The folders of the control groups of this platform, the innermost first; none where there are none."""
         if not self.run_folder.name:
             return []
-        pattern = f"stoker/{self.run_folder.name}"
         root = Path("/sys/fs/cgroup")
-        parents = [*root.glob(pattern), *root.glob(f"*/{pattern}")]
+        patterns = (f"stoker/{self.run_folder.name}", parent_of_groups(self.data.builds))
+        parents = [path for each in patterns for path in (*root.glob(each), *root.glob(f"*/{each}"))]
         return [*(group for parent in parents for group in parent.glob("*/")), *parents]
 
     # Its processes

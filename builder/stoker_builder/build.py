@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from stoker_builder.artefact import publish, write_manifest
 from stoker_builder.build_secrets import check_clean, forms_of
+from stoker_builder.caches import folder_of, shared_caches
 from stoker_builder.child import Children, Confinement
 from stoker_builder.config import Config, step_settings
 from stoker_builder.control_group import ControlGroup, control_group
@@ -61,7 +62,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         ):
             if _is_published(plan, config):
                 return Built(image, cached=True)
-            with ExitStack() as held:
+            with shared_caches(config.data.builds, config.bounds.cache, report.log), ExitStack() as held:
                 seconds = _make(plan, config, report, staging, group, held)
     return Built(image, cached=False, seconds=seconds)
 
@@ -76,7 +77,7 @@ def _make(
     if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
         report.log("ADDITIONAL_PACKAGE is left out: a local build installs no system packages")
     interpreter = prepare_interpreter(config.data.path)
-    usage = Usage(config.bounds, staging, config.data.builds / "cache", group)
+    usage = Usage(config.bounds, staging, folder_of(config.data.builds), group)
 
     def check(ended: bool) -> None:
         report.check_reader()

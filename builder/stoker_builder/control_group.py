@@ -49,15 +49,14 @@ def control_group(staging: Path, bounds: Bounds) -> Iterator[ControlGroup | None
             group.cgroups.remove("")  # where it was the last
 
 
-def name_for(builds: Path) -> str:
-    """Of the group that holds those of all builds with folders there."""
+def parent_of_groups(builds: Path) -> str:
+    """The control group that holds those of all builds with folders below `builds`."""
     return f"stoker-builds-{hashlib.sha256(os.fsencode(builds)).hexdigest()[:12]}"
 
 
 def _make(staging: Path, bounds: Bounds) -> ControlGroup | None:
-    name = name_for(staging.parent)
     for _ in range(_TRIES):
-        cgroups = find_cgroups(name, _CONTROLLERS)
+        cgroups = find_cgroups(parent_of_groups(staging.parent), _CONTROLLERS)
         if cgroups is None:
             return None
         try:

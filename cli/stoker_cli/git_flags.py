@@ -24,6 +24,9 @@ _RUN_OPTIONS = (
         "--runs-per-owner", type=click.IntRange(1, 64), default=1, show_default=True, help="Of these, of one owner."
     ),
     click.option("--max-push", default="256Mi", show_default=True, help="The largest push."),
+    click.option(
+        "--max-repositories", default="4Gi", show_default=True, help="What all repositories of an owner may have."
+    ),
 )
 _OPTIONS = (
     click.option("--no-git", is_flag=True, help="No git remote and no runs."),
@@ -70,12 +73,14 @@ def read_run_options(flags: Mapping[str, Any], images: ImageSettings) -> Pipelin
 
     try:
         max_push = int(parse_quantity(flags["max_push"], "--max-push"))
+        max_repositories = int(parse_quantity(flags["max_repositories"], "--max-repositories"))
     except BadInput as error:
         raise BadUsage(str(error)) from error
     return PipelineOptions(
         runs_at_once=flags["runs"],
         runs_per_owner=flags["runs_per_owner"],
         max_push=max_push,
+        max_repositories=max_repositories,
         idle_seconds=0,
         github=read_github_options(flags),
         gitlab=read_gitlab_options(flags),

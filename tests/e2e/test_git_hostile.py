@@ -234,6 +234,26 @@ def test_a_push_that_is_too_large(make_platform: object, tmp_path: Path) -> None
     assert copy.runs() == []
 
 
+def test_the_repositories_of_an_owner_are_bounded_together(make_platform: object, tmp_path: Path) -> None:
+    platform = make_platform(flags=("--max-repositories", "3Mi"))  # type: ignore[operator]
+    copy = WorkingCopy(platform, tmp_path / "greet", "me/greet")
+    copy.commit(**passing("greet", "hello "), stackDOTyml=stack("greet"))
+    (copy.folder / "data").write_bytes(os.urandom(4 << 20))
+    copy.commit()
+    assert copy.push("-o", "wait").code == 0
+    copy.commit(more="x")
+    again = copy.push()
+    assert again.code == 1 and "the repositories of me have more than 3 MiB together" in again.said, again.said
+    other = WorkingCopy(platform, tmp_path / "other", "me/other")
+    other.commit(**passing("greet", "x "), stackDOTyml=stack("greet"))
+    assert other.push().code == 1
+    theirs = WorkingCopy(platform, tmp_path / "theirs", "you/greet")
+    theirs.commit(**passing("greet", "x "), stackDOTyml=stack("greet"))
+    assert theirs.push("-o", "wait").code == 0
+    platform.client.runs.remove_repository("me", "greet")
+    wait_for(lambda: other.push("-o", "wait").code == 0, "room again")
+
+
 def test_bodies_that_are_no_push(platform: Platform) -> None:
     parts = urlsplit(platform.http_url)
     assert (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from builder_process import Outcome, build, request_tar
 
-from stoker_builder.control_group import name_for
+from stoker_builder.control_group import parent_of_groups
 from stoker_builder.own_files import may_have_own_files
 from stoker_builder.tree import remove_tree
 from stoker_builder.usage import MAX_DEPTH
@@ -50,7 +50,7 @@ def assert_ended(outcome: Outcome, reason: str, data: DataDir) -> None:
 def assert_nothing_is_left(data: DataDir) -> None:
     assert not list(data.builds.glob("run-*"))
     assert not list(data.artefacts.glob("*")) if data.artefacts.is_dir() else True
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/{name_for(data.builds)}/run-*/cgroup.procs"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{parent_of_groups(data.builds)}"))
     if ROOT:
         ids = UserIds(data.ids, first_id_of(data.path))
         users = {ids.id_for("builder"), ids.id_for("tests:0")}

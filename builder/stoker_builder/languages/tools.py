@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stoker_builder.caches import folder_of, mark_used
 from stoker_builder.child import Account, Limits, Program
 from stoker_builder.errors import MissingTool
 from stoker_builder.tree import hand_over
@@ -113,5 +114,7 @@ def cache_folder(name: str, workshop: Workshop) -> Path:
     """A tool's cache, shared by all builds but those with secrets, whose packages are not for others."""
     if workshop.secrets:
         return own_folder(workshop.staging / f"cache-{name}", workshop)
-    own_folder(workshop.config.data.builds / "cache", workshop)
-    return own_folder(workshop.config.data.builds / "cache" / name, workshop)
+    all_caches = own_folder(folder_of(workshop.config.data.builds), workshop)
+    cache = own_folder(all_caches / name, workshop)
+    mark_used(cache)
+    return cache

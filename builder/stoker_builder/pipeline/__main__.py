@@ -72,6 +72,7 @@ class PipelineSettings(msgspec.Struct, frozen=True):
     runs_at_once: int = 2
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
+    max_repositories: int = 4 * 1024**3
     ready_seconds: float = 120.0
     """For which a run waits for a function to get ready."""
     idle_seconds: float = 300.0
@@ -102,7 +103,7 @@ async def serve(settings: PipelineSettings) -> None:
     ids = UserIds(data.ids, settings.first_id, settings.id_count) if settings.first_id else None
     variables = {"LD_LIBRARY_PATH": settings.library_path} if settings.library_path else {}
     own = OwnForge(
-        OwnSettings(data.git, Path(settings.python), variables, settings.max_push),
+        OwnSettings(data.git, Path(settings.python), variables, settings.max_push, settings.max_repositories),
         Repositories(data.git / "repositories", ids),
         executor,
     )

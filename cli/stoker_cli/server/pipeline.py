@@ -30,6 +30,7 @@ class PipelineOptions:
     runs_at_once: int = 2
     runs_per_owner: int = 1
     max_push: int = 256 * 1024 * 1024
+    max_repositories: int = 4 * 1024**3
     idle_seconds: float = 300.0
     """0: it stays."""
     github: GitHubSettings = field(default_factory=GitHubSettings)
@@ -81,6 +82,7 @@ def pipeline_child(
         "runs_at_once": options.runs_at_once,
         "runs_per_owner": options.runs_per_owner,
         "max_push": options.max_push,
+        "max_repositories": options.max_repositories,
         "idle_seconds": options.idle_seconds,
         "github": msgspec.to_builtins(options.github),
         "gitlab": msgspec.to_builtins(options.gitlab),

@@ -18,6 +18,7 @@ from stoker_builder.pipeline.execution import Executor
 from stoker_builder.pipeline.forge import Remote
 from stoker_builder.pipeline.own import repositories
 from stoker_builder.pipeline.own.http_backend import RECEIVE, SERVICES, HttpBackend, find_http_backend
+from stoker_builder.pipeline.own.quota import check_quota
 from stoker_builder.pipeline.own.receive import FORGE, accept_head, talk_to_hook
 from stoker_builder.pipeline.own.repositories import Repositories, Repository
 from stoker_builder.pipeline.runs import Runs
@@ -33,13 +34,14 @@ log = logging.getLogger("stoker.pipeline")
 @dataclass(frozen=True)
 class OwnSettings:
     """`folder` holds repositories and our hook; `python` runs the hook under any user id, with `variables`. A push's
-    pack may have `max_push` bytes.
+    pack may have `max_push` bytes, and all repositories of an owner `max_repositories`.
     """
 
     folder: Path
     python: Path
     variables: Mapping[str, str]
     max_push: int
+    max_repositories: int
 
 
 class OwnForge:
@@ -112,6 +114,7 @@ class OwnForge:
         if service not in SERVICES:
             raise NotFound("this remote speaks git's smart protocol only: use git 1.6.6 or newer")
         if service == RECEIVE:
+            await check_quota(repository, self._settings.max_repositories)
             self._executor.prepare()
             await self._repositories.make(repository)
         elif not repository.exists:

@@ -157,6 +157,7 @@ async def run_git(
     folder: Path | None = None,
     text: str = "",
     options: tuple[str, ...] = (),
+    seconds: float = _GIT_SECONDS,
 ) -> str:
     """Its output. Raises `StokerError` with what it said."""
     try:
@@ -176,10 +177,10 @@ async def run_git(
     except FileNotFoundError:
         raise Unavailable("git is missing on the platform's machine: install it (Debian: apt install git)") from None
     try:
-        async with asyncio.timeout(_GIT_SECONDS):
+        async with asyncio.timeout(seconds):
             out, err = await process.communicate(text.encode() or None)
     except TimeoutError:
-        raise Unavailable(f"git {arguments[0]} took longer than {_GIT_SECONDS:g} seconds") from None
+        raise Unavailable(f"git {arguments[0]} took longer than {seconds:g} seconds") from None
     finally:
         if process.returncode is None:
             process.kill()
