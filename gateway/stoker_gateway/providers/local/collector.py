@@ -1,4 +1,5 @@
-"""Removes artefacts and environments that nothing has used for a while, so that builds do not fill the disk for ever.
+"""Removes artefacts and environments that nothing has used for a while, so that builds do not fill the disk for ever;
+sooner where the disk is nearly full.
 
 Used is what a stored function names in any revision that is kept of it. What was built but not deployed yet is young:
 a build and a deploy set the folder's time anew. A folder is renamed before it is emptied, in the same turn of the loop
@@ -22,7 +23,12 @@ log = logging.getLogger("stoker.collector")
 
 KEEP_SECONDS = 24 * 3600.0
 """How long an unused artefact or environment stays: what was built and not deployed yet."""
+KEEP_SECONDS_FULL = 600.0
+"""The same when the disk is nearly full: longer than it takes to deploy what was built."""
+NEARLY_FULL = 2 << 30
+"""Bytes of the disk that are left then, or a tenth of it, whichever is less."""
 _EVERY_SECONDS = 3600.0
+_LOOK_SECONDS = 60.0
 _TRASH = ".trash-"
 
 
@@ -44,13 +50,16 @@ class Collector:
         self._keep = keep
 
     async def run(self) -> None:
-        """Collect now and every hour, until cancelled."""
+        """Collect now and every hour, every minute where the disk is nearly full; until cancelled."""
+        next_time = 0.0
         while True:
             try:
-                await self.collect()
+                if time.monotonic() >= next_time or _is_nearly_full(self._data.path):
+                    next_time = time.monotonic() + _EVERY_SECONDS
+                    await self.collect()
             except Exception:  # a broken artefact, say: nothing is worth ending for
                 log.exception("unused artefacts could not be removed")
-            await asyncio.sleep(_EVERY_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def collect(self) -> None:
         """Remove what is unused and old enough."""
@@ -65,7 +74,8 @@ class Collector:
 
     def _set_aside(self, folder: Path, used: set[str]) -> int:
         """Rename what goes; how many went."""
-        oldest = time.time() - self._keep
+        keep = min(self._keep, KEEP_SECONDS_FULL) if _is_nearly_full(self._data.path) else self._keep
+        oldest = time.time() - keep
         gone = 0
         for path in _folders(folder):
             if path.name not in used and not path.name.startswith(".") and path.stat().st_mtime < oldest:
@@ -76,6 +86,11 @@ class Collector:
     def _needed_environments(self) -> set[str]:
         """Of every artefact that is still there, used or young."""
         return {read_manifest(path).environment for path in _folders(self._data.artefacts) if path.name[0] != "."}
+
+
+def _is_nearly_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < min(NEARLY_FULL, status.f_blocks * status.f_frsize // 10)
 
 
 def mark_used(path: Path) -> None:
