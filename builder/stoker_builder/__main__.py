@@ -25,11 +25,13 @@ from stoker_builder.report import Report
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import StokerError
 from stoker_sdk.ids import FIRST_ID, ID_COUNT, UserIds
+from stoker_sdk.processes import give_way
 
 
 def main() -> int:
     """Returns the exit code."""
     os.umask(0o022)
+    give_way()
     report = Report(_own_standard_output())
     signal.signal(signal.SIGTERM, _cancel)
     signal.signal(signal.SIGINT, _cancel)

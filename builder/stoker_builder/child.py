@@ -22,14 +22,12 @@ from stoker_builder.descendants import tasks_below
 from stoker_builder.network import enter_network
 from stoker_builder.own_files import OwnFiles
 from stoker_sdk.errors import StokerError
-from stoker_sdk.processes import die_with_parent
+from stoker_sdk.processes import die_with_parent, give_way
 
 MAX_LINES = 10_000
 """Log lines taken from one program; the rest is counted only."""
 
 _LONGEST = 65536
-_NICE = 10
-"""Functions that serve come first: where all want the processor, a build's program gets a tenth of what they do."""
 _CHILDREN = Path("/proc/thread-self/children")
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -194,7 +192,7 @@ def end_all_of(user: int) -> None:
 
 
 def _start(program: Program, confinement: Confinement) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         list(program.command),
         cwd=program.folder,
         env=dict(program.environment),
@@ -205,6 +203,8 @@ def _start(program: Program, confinement: Confinement) -> subprocess.Popen[bytes
         umask=0o022,
         preexec_fn=lambda: _confine(program, confinement),  # safe: this process has one thread
     )
+    give_way(process.pid)
+    return process
 
 
 def _confine(program: Program, confinement: Confinement) -> None:
@@ -229,7 +229,6 @@ def _set_limits(limits: Limits) -> None:
     die_with_parent()
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(_NICE)
     if limits.memory:
         # Not RLIMIT_AS: address space that is only reserved (threads, numerical libraries) is not memory.
         _lower(resource.RLIMIT_DATA, limits.memory)

@@ -384,3 +384,21 @@ def test_python_that_built_is_named_in_the_manifest(data_dir: Path) -> None:
     _, manifest = artefact_of(build(data_dir, request_tar({"handler.py": HANDLER})), data_dir)
     assert manifest.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert DataDir(data_dir).interpreter.is_dir()
+
+
+WAY = """
+import os
+from pathlib import Path
+
+def test_it():
+    assert os.nice(0) == 10
+    group = Path("/proc/self/autogroup")
+    assert not group.exists() or group.read_text().endswith("nice 10\\n")
+"""
+
+
+@needs_root
+def test_a_functions_tests_give_way_to_functions_that_serve(data_dir: Path) -> None:
+    """As root, since the kernel takes a new niceness of a session from others ten times a second only."""
+    outcome = build(data_dir, request_tar({"handler.py": HANDLER, "handler_test.py": WAY}))
+    assert outcome.code == 0, outcome

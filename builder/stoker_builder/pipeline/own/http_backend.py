@@ -16,6 +16,7 @@ from aiohttp import web
 from stoker_builder.pipeline.git import git_environment
 from stoker_builder.pipeline.own.repositories import Repository
 from stoker_sdk.errors import StokerError, Unavailable
+from stoker_sdk.processes import give_way
 
 SERVICES: Final = ("git-upload-pack", "git-receive-pack")
 RECEIVE: Final = "git-receive-pack"
@@ -53,6 +54,7 @@ class HttpBackend:
         finally:
             if hook is not None:
                 hook.close()
+        give_way(process.pid)
         feeding = asyncio.create_task(_feed(request, process), name="feed git")
         try:
             return await _relay(request, process)

@@ -25,13 +25,14 @@ from stoker_builder.pipeline.run.manifest import read_manifest
 from stoker_builder.pipeline.run.teller import Teller
 from stoker_builder.staging import staging_folder
 from stoker_sdk.errors import StokerError
-from stoker_sdk.processes import die_with_parent
+from stoker_sdk.processes import die_with_parent, give_way
 from stoker_sdk.runs import FAILED, GONE, SUCCEEDED, SUPERSEDED
 
 
 def main() -> int:
     """Returns the exit code."""
     die_with_parent()
+    give_way()
     os.umask(0o022)
     teller = Teller(_own_standard_output())
     for number in (signal.SIGTERM, signal.SIGINT):
