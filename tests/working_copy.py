@@ -91,9 +91,9 @@ class WorkingCopy:
             text=True,
         )
 
-    def run(self, *arguments: str) -> Pushed:
+    def run(self, *arguments: str, seconds: float = 0) -> Pushed:
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=self._patience)
+        said, _ = process.communicate(timeout=max(seconds, self._patience))
         print(said)
         return Pushed(process.returncode, said)
 
