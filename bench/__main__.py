@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import cluster, dev, fork, languages, memory, proxy, queue, replica, report, wake
+from bench import cluster, dev, fork, languages, many_pushes, memory, proxy, push, queue, replica, report, wake
 from bench.processes import BenchError, work_on_load_core
 from stoker_sdk.errors import StokerError
 
@@ -33,9 +33,14 @@ FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (dev.dev_figures, ("dev_reload_p95_ms",)),
     (cluster.service_figures, ("pod_vs_service",)),
     (cluster.deploy_figures, ("deploy_vs_kubectl",)),
+    (push.push_figures, ("push_vs_docker",)),
+    (many_pushes.pushes_figures, ("pushes_p99",)),
     (memory.thousand_figures, ("functions_1000_mb", "list_1000_ms")),
 )
 """What is measured together, and which figures it gives."""
+
+_ON_CLUSTER = (cluster.__name__, push.__name__)
+"""Those that need a cluster, or its Docker Engine."""
 
 
 def main(names: Sequence[str]) -> int:
@@ -61,10 +66,10 @@ def _families(wanted: set[str]) -> list[tuple[Family, tuple[str, ...]]]:
     families = [(family, keys) for family, keys in FAMILIES if wanted.intersection(keys)]
     if cluster.is_there():
         return families
-    on_cluster = [keys for family, keys in families if family.__module__ == cluster.__name__]
+    on_cluster = [keys for family, keys in families if family.__module__ in _ON_CLUSTER]
     if on_cluster:
         print(f"{', '.join(key for keys in on_cluster for key in keys)} left out, {cluster.LEFT_OUT}")
-    return [(family, keys) for family, keys in families if family.__module__ != cluster.__name__]
+    return [(family, keys) for family, keys in families if family.__module__ not in _ON_CLUSTER]
 
 
 def _measure(family: Family, keys: Sequence[str]) -> list[report.Figure]:

@@ -48,12 +48,20 @@ def python(*arguments: str) -> list[str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, core: int, log: Path, descriptors: Sequence[int] = (), folder: Path | None = None
+    command: Sequence[str],
+    *,
+    core: int | Sequence[int],
+    log: Path,
+    descriptors: Sequence[int] = (),
+    folder: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, pinned to a core, in a session of its own, until the block ends. What it prints goes to `log`."""
+    """The command, pinned to a core or several, in a session of its own, until the block ends. What it prints goes to
+    `log`.
+    """
+    cores = ",".join(map(str, [core] if isinstance(core, int) else core))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["taskset", "--cpu-list", str(core), *command],
+            ["taskset", "--cpu-list", cores, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

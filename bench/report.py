@@ -48,6 +48,8 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "list_1000_ms": Threshold(200, at_most=True, unit=" ms"),
     "pod_vs_service": Threshold(0.95),
     "deploy_vs_kubectl": Threshold(1.1, at_most=True),
+    "push_vs_docker": Threshold(0.5, at_most=True),
+    "pushes_p99": Threshold(1.5, at_most=True),
     "dev_reload_p95_ms": Threshold(300, at_most=True, unit=" ms"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +79,11 @@ def _has(client: ControlClient, name: str, number: int) -> bool:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[Serving]:
-    """`stoker serve` with all its processes on the core under test, until the block ends."""
+def serving(folder: Path, *flags: str, cores: Sequence[int] = (TEST_CORE,)) -> Iterator[Serving]:
+    """`stoker serve` with all its processes on these cores until the block ends."""
     data, ready = folder / "data", folder / "ready.json"
     command = python("-m", "stoker_cli", "serve", "--data-dir", str(data), "--ready-file", str(ready))
-    with running([*command, *_ANY_PORT, *flags], core=TEST_CORE, log=folder / "serve.log") as process:
+    with running([*command, *_ANY_PORT, *flags], core=cores, log=folder / "serve.log") as process:
         wait_until(lambda: ready.exists() or process.poll() is not None, "stoker serve is not ready", 60)
         if process.poll() is not None:
             raise BenchError(f"stoker serve ended with exit code {process.returncode}")

@@ -110,7 +110,7 @@ def wait_until_ready(
                 f"look at `stoker describe {spec.service}`, or give it longer with --wait-timeout"
             )
         sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        pause = min(pause * 1.25, _LONGEST_PAUSE)
 
 
 def _look(client: ControlClient, spec: FunctionSpec, revision: int) -> Outcome:

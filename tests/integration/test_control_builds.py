@@ -267,3 +267,16 @@ async def test_a_builder_that_has_waited_too_long_is_ended_and_not_used(traces: 
     await fresh.end(1.0)
     await builders.close()
     assert all_gone(traces)
+
+
+async def test_after_a_build_the_next_builder_waits_for_a_while(traces: Path) -> None:
+    builders = Builders((sys.executable, str(FAKE), str(traces)), 1.0, ahead=False, kept=1.0)
+    builders.open()
+    builders.refill()
+    await until(lambda: len(started(traces)) == 1)
+    await until(lambda: all_gone(traces))
+    fresh = await builders.take()
+    await until(lambda: len(started(traces)) == 2)
+    await fresh.end(1.0)
+    await builders.close()
+    assert all_gone(traces)

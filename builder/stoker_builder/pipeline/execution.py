@@ -47,25 +47,34 @@ Note = Callable[..., None]
 MayDeploy = Callable[[], Awaitable[str]]
 """Gives the reason why the run must not go live, or an empty text."""
 
-_AHEAD_SECONDS: Final = 30.0
+_AHEAD_SECONDS: Final = 300.0
+"""So long a process that was started ahead waits for a run: who has pushed may push again."""
 
 
 class Executor:
-    """Starts a process for each run; `prepare` starts one before it is needed, which saves most of a second."""
+    """Starts a process for each run, and before it is needed, which saves a third of a second: `prepare` does, and each
+    run's end.
+    """
 
     def __init__(self, settings: ExecutionSettings) -> None:
         self._settings = settings
         self._ahead: asyncio.Task[RunProcess] | None = None
         self._forgetting: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def prepare(self) -> None:
-        """A run is likely: a push has begun."""
-        if self._ahead is None:
+        """A run is likely: a push has begun, or a run has just ended."""
+        if self._ahead is None and not self._closed:
             self._ahead = asyncio.create_task(RunProcess.start(), name="start a run's process ahead")
             loop = asyncio.get_running_loop()
-            self._forgetting = loop.call_later(_AHEAD_SECONDS, lambda: loop.create_task(self.close()))
+            self._forgetting = loop.call_later(_AHEAD_SECONDS, lambda: loop.create_task(self._forget()))
 
     async def close(self) -> None:
+        """Start none ahead any more."""
+        self._closed = True
+        await self._forget()
+
+    async def _forget(self) -> None:
         """End the one that waits."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
@@ -83,6 +92,7 @@ class Executor:
             return Ended(FAILED, f"it took longer than {self._settings.run_timeout:g} seconds and was stopped")
         finally:
             await process.end()
+            self.prepare()
         return Ended(QUEUED)
 
     async def _heed(

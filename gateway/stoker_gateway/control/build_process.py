@@ -1,8 +1,8 @@
 """One run of the builder, as a child process: fed, read line by line, and ended with all that it started.
 
-It has a process group of its own, because a build starts others (pip, tests) that must not outlive it. `Builders` may
-keep one of them started ahead, because an interpreter and its imports are most of a small build's time. It is used for
-one build, as any other.
+It has a process group of its own, because a build starts others (pip, tests) that must not outlive it. `Builders` keeps
+one of them started ahead, for some minutes after a build or always, because an interpreter and its imports are most of
+a small build's time. It is used for one build, as any other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from stoker_sdk.errors import Unavailable
 MAX_LINE = 1024 * 1024
 _REFILL_SECONDS = 0.3
 """So long after a build its successor is started: what was built is deployed meanwhile, and should have the core."""
+_KEPT_SECONDS = 300.0
+"""So long after the last build one is kept started where none is always: who has built builds again."""
 LONGEST_WAIT = 3600.0
 """What has waited longer is ended and not used: its files may have been replaced by an upgrade since."""
 
@@ -101,18 +103,34 @@ class BuildProcess:
 
 
 class Builders:
-    """Gives each build a process of its own. With `ahead` the next one is started before it is asked for."""
+    """Gives each build a process of its own, and starts the next one before it is asked for: always with `ahead`, else
+    when `kept` seconds have not passed since the last build.
+    """
 
     def __init__(
-        self, command: tuple[str, ...], grace: float, *, ahead: bool, longest_wait: float = LONGEST_WAIT
+        self,
+        command: tuple[str, ...],
+        grace: float,
+        *,
+        ahead: bool,
+        longest_wait: float = LONGEST_WAIT,
+        kept: float = _KEPT_SECONDS,
     ) -> None:
         self._command = command
         self._longest_wait = longest_wait
         self._grace = grace
-        self._ahead = ahead and bool(command)
+        self._ahead = ahead
+        self._kept = kept
+        self._closed = not command
         self._waiting: BuildProcess | None = None
         self._since = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Start the first one, if that is wanted."""
+        if self._ahead:
+            self.refill()
 
     async def take(self) -> BuildProcess:
         """The one that waits, or a new one where there is none, or it has ended. Raises `Unavailable`."""
@@ -124,9 +142,19 @@ class Builders:
         return await BuildProcess.start(self._command)
 
     def refill(self) -> None:
-        """Soon start one that waits, if that is wanted and none does."""
-        if self._ahead and self._task is None:
+        """Soon start one that waits, if none does."""
+        if self._closed:
+            return
+        if self._task is None:
             self._task = asyncio.create_task(self._start_one(), name="start a builder ahead")
+        if not self._ahead:
+            self._end_later()
+
+    def _end_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = loop.call_later(self._kept, lambda: loop.create_task(self._end_waiting()))
 
     async def _start_one(self) -> None:
         try:
@@ -140,8 +168,14 @@ class Builders:
 
     async def close(self) -> None:
         """End the one that waits."""
-        self._ahead = False
+        self._closed = True
+        if self._ending is not None:
+            self._ending.cancel()
         if self._task is not None:
             self._task.cancel()
-        if self._waiting is not None:
-            await self._waiting.end(self._grace)
+        await self._end_waiting()
+
+    async def _end_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            await waiting.end(self._grace)

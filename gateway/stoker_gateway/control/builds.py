@@ -28,7 +28,7 @@ async def keep_builders(app: web.Application) -> AsyncIterator[None]:
     """For `cleanup_ctx`: the builders of this application, for as long as it runs."""
     config = app[CONFIG]
     app[BUILDERS] = Builders(config.build_command, config.build_grace, ahead=config.build_ahead)
-    app[BUILDERS].refill()
+    app[BUILDERS].open()
     yield
     await app[BUILDERS].close()
 

@@ -22,6 +22,9 @@ from stoker_sdk.runs import GONE
 
 _OWNER: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,37}[a-z0-9])?")
 _NAME: Final = re.compile(r"[a-z0-9_][a-z0-9._-]{0,99}")
+_SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_HEADS: Final = "refs/heads/"
+_MAX_REF: Final = 4096
 _GIT_SECONDS: Final = 30.0
 _GONE: Final = ".gone-"
 _ACCEPTED: Final = "refs/stoker/accepted"
@@ -111,13 +114,28 @@ async def head_of(repository: Repository, branch: str) -> str:
     """The commit of a branch, or `GONE`."""
     if not repository.exists:
         return GONE
-    return await _resolved(repository, f"refs/heads/{branch}")
+    ref = f"refs/heads/{branch}"
+    text = _text_of(repository, ref)
+    return text if _SHA.fullmatch(text) else await _resolved(repository, ref)
 
 
 async def default_branch(repository: Repository) -> str:
     """The branch that is live: what HEAD names. The first push decides."""
-    text = await run_git(repository, "symbolic-ref", "--quiet", "HEAD")
-    return text.removeprefix("refs/heads/")
+    text = _text_of(repository, "HEAD").removeprefix("ref: ")
+    if not text.startswith(_HEADS):
+        text = await run_git(repository, "symbolic-ref", "--quiet", "HEAD")
+    return text.removeprefix(_HEADS)
+
+
+def _text_of(repository: Repository, ref: str) -> str:
+    """The ref's own file, as git-update-ref(1) writes it, since a push waits for each git that is started; empty where
+    there is none, as when git has packed it.
+    """
+    try:
+        with (repository.path / ref).open("rb") as file:
+            return file.read(_MAX_REF).decode().rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 async def set_default_branch(repository: Repository, branch: str) -> None:
