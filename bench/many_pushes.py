@@ -20,6 +20,8 @@ from stoker_sdk.runs import SUCCEEDED
 
 _OWNERS, _EACH = 10, 5
 _ROUNDS = 3
+_TAKEN_AGAIN = 2
+_MUCH = 0.06
 _RATE = 200
 _QUIET_SECONDS = 10.0
 _RUNS_SECONDS = 300.0
@@ -38,7 +40,7 @@ def pushes_figures(folder: Path) -> list[Figure]:
             for owner in range(_OWNERS)
             for number in range(_EACH)
         ]
-        rounds = [_round(platform, copies, f"version {number}") for number in range(_ROUNDS)]
+        rounds = _rounds(platform, copies)
     ratios = [one.busy / one.quiet for one in rounds]
     seconds = median(one.seconds for one in rounds)
     note = (
@@ -57,6 +59,18 @@ class _Round:
     busy: float
     seconds: float
     others: float
+
+
+def _rounds(platform: Serving, copies: list[WorkingCopy]) -> list[_Round]:
+    """One is taken again, a few times at most, when others used much of the machine meanwhile."""
+    rounds: list[_Round] = []
+    for number in range(_ROUNDS + _TAKEN_AGAIN):
+        one = _round(platform, copies, f"version {number}")
+        if one.others < _MUCH or number - len(rounds) == _TAKEN_AGAIN:
+            rounds.append(one)
+        if len(rounds) == _ROUNDS:
+            break
+    return rounds
 
 
 def _round(platform: Serving, copies: list[WorkingCopy], text: str) -> _Round:

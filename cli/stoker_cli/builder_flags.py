@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from stoker_cli.server.builds import BuildOptions
 
 _OPTIONS = (
-    click.option("--build-ahead", is_flag=True, help="Keep a builder started: builds begin 0.1 s sooner, for 25 MB."),
+    click.option(
+        "--build-ahead", is_flag=True, help="Keep a builder started always, not only after builds, for 25 MB."
+    ),
     click.option("--build-time", default="30m", show_default=True, help="How long a build may take."),
     click.option("--build-disk", default="16Gi", show_default=True, help="What a build may write."),
     click.option(
