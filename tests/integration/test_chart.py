@@ -89,7 +89,7 @@ MOST: dict[str, Any] = {
     "endpoints": {
         "domain": "example.org",
         "port": 8443,
-        "routeHosts": ["*.customers.net"],
+        "routeHosts": ["*.customers.net", "alice=shop.example.net"],
         "inside": ["10.1.0.0/16"],
         "ownerRate": "100/s",
         "ownerRates": {"alice": "500/s", "bob": "none"},
@@ -161,7 +161,7 @@ def test_values_decide_which_objects_there_are(values: dict[str, Any], expected:
     assert set(render(values)) == expected
 
 
-HOSTS = ["functions.example.org", "*.example.org", "pages.example.org", "*.customers.net"]
+HOSTS = ["functions.example.org", "*.example.org", "pages.example.org", "*.customers.net", "shop.example.net"]
 POD = "spec/template/spec/"
 ANYWHERE = [{"operator": "Exists"}]
 
@@ -216,7 +216,7 @@ def test_a_value_stands_where_it_belongs(values: dict[str, Any], key: str, path:
         (MOST, {"--function-user=0", "--function-namespace=true", "--callback-allow=10.0.0.0/8", "--workers=2"}),
         (MOST, {"--plain-registry=registry.lan:5000", "--registry-ca=/etc/stoker/registry/ca.crt"}),
         ({}, {"--name=gateway.openfaas", "--owner-rate=none", "--gateways=1"}),
-        (MOST, {"--domain=example.org:8443", "--name=functions.example.org", "--route-host=*.customers.net"}),
+        (MOST, {"--domain=example.org:8443", "--name=functions.example.org", "--route-host=alice=shop.example.net"}),
         (MOST, {"--inside=10.1.0.0/16", "--owner-rate=100/s", "--owner-rates=/etc/stoker/rates/owners"}),
         (MOST, {"--pages-host=pages.example.org", "--public-badges", "--github-oauth-client-id=Iv1.a"}),
         ({"pages": {"enabled": False}}, {"--no-pages"}),
