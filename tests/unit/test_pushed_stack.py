@@ -244,3 +244,68 @@ def test_build_secrets_that_cannot_be_used(folder: Path, name: str, file: str, s
     with pytest.raises(StokerError) as refused:
         read(folder, HEAD + GREET + f"    build_secrets: {{{name}: {file}}}\n")
     assert said in str(refused.value) and "s3cr3t" not in str(refused.value)
+
+
+# Pushes as images
+
+
+def read_for_images(folder: Path, text: str) -> Manifest:
+    (folder / "stack.yml").write_text(text)
+    return read_manifest(folder, RUN, folder.parent / "seal.key", as_images=True)
+
+
+def own_template(folder: Path, text: str = "language: own\nfprocess: run-it now\n") -> Path:
+    template = folder / "template" / "own"
+    template.mkdir(parents=True)
+    (template / "template.yml").write_text(text)
+    (template / "Dockerfile").write_text("FROM debian\n")
+    return template
+
+
+def test_for_images_a_repository_s_own_template_and_dockerfile_count(folder: Path) -> None:
+    template = own_template(folder)
+    text = HEAD + GREET.replace("python3", "own") + GREET.replace("greet:", "plain:").replace("python3", "dockerfile")
+    manifest = read_for_images(folder, text)
+    own, plain = manifest.functions
+    assert (own.request.template, own.spec.env_process, plain.request.settings.lang) == (
+        template,
+        "run-it now",
+        "dockerfile",
+    )
+    assert manifest.notes == ()
+
+
+def test_for_images_a_built_in_template_needs_nothing_said(folder: Path) -> None:
+    (wanted,) = read_for_images(folder, HEAD + GREET).functions
+    assert wanted.request.template is None and wanted.spec.env_process == ""
+
+
+def test_for_images_arguments_that_are_the_builder_s_are_ignored_and_said(folder: Path) -> None:
+    names = ("BUILDKIT_SYNTAX", "STOKER_PACKAGE", "http_proxy", "TEST_ENABLED")
+    arguments = ", ".join(f"{name}: x" for name in (*names, "LEVEL"))
+    manifest = read_for_images(folder, HEAD + GREET + f"    build_args: {{{arguments}}}\n")
+    assert manifest.functions[0].request.settings.build_args == {"LEVEL": "x"}
+    assert [note.split()[1] for note in manifest.notes] == [f"functions.greet.build_args.{name}" for name in names]
+
+
+def test_for_images_a_template_that_leads_elsewhere_or_is_too_large_is_refused(folder: Path) -> None:
+    template = own_template(folder)
+    (template / "template.yml").unlink()
+    (template / "template.yml").symlink_to("/etc/passwd")
+    with pytest.raises(StokerError, match="is a symbolic link that leaves the folder"):
+        read_for_images(folder, HEAD + GREET)
+    (template / "template.yml").unlink()
+    (template / "template.yml").write_text("x" * 70_000)
+    with pytest.raises(StokerError, match="is not a file of at most 64 KiB"):
+        read_for_images(folder, HEAD + GREET)
+
+
+def test_for_images_the_folder_of_templates_is_no_link(folder: Path) -> None:
+    (folder / "template").symlink_to("/etc")
+    with pytest.raises(StokerError, match=r"\./template is not a folder"):
+        read_for_images(folder, HEAD + GREET)
+
+
+def test_for_images_a_template_that_is_nowhere_is_named(folder: Path) -> None:
+    with pytest.raises(StokerError, match=r"stack.yml.*template 'none' is not here"):
+        read_for_images(folder, HEAD + GREET.replace("python3", "none"))
