@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
+from stoker_builder.images.kinds import BUILDERS
 from stoker_cli.options import Function
 from stoker_sdk.errors import BadUsage
 
-DOCKER, BUILDKIT, LOCAL = "docker", "buildkit", "local"
-IMAGE_BUILDERS = (DOCKER, BUILDKIT)
 PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?")
 TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
 
@@ -21,7 +20,7 @@ TAGS = ("latest", "default", "sha", "branch", "describe", "digest")
 @dataclass(frozen=True)
 class BuildFlags:
     """How to build. `arguments` and `options` are added to those of the stack; `tag` is one of `TAGS`; `builder` is
-    `DOCKER`, `BUILDKIT`, `LOCAL`, or empty where it has not been settled (`builds.settled`). `buildkit` and what
+    one of `kinds.BUILDERS`, or empty where it has not been settled (`builds.settled`). `buildkit` and what
     follows are for a buildkitd (`stoker_builder.images.buildkit.Daemon`, and `Order.cache`).
     """
 
@@ -56,7 +55,7 @@ def tag_option(function: Function) -> Function:
 _BUILDER_OPTIONS = (
     click.option(
         "--builder",
-        type=click.Choice((DOCKER, BUILDKIT, LOCAL)),
+        type=click.Choice(BUILDERS),
         default=None,
         help="docker, buildkit: images. local: by the gateway, what it can. [default: docker for a cluster]",
     ),

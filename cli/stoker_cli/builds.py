@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from stoker_builder.images.builder import Order
+from stoker_builder.images.kinds import DOCKER, IMAGE_BUILDERS, LOCAL
 from stoker_builder.images.local import LocalBuilder
-from stoker_builder.images.settings import DOCKER, LOCAL
 from stoker_builder.request import build_request, needs_docker, template_of
-from stoker_cli.build_flags import IMAGE_BUILDERS, BuildFlags
+from stoker_cli.build_flags import BuildFlags
 from stoker_cli.progress import Progress
 from stoker_sdk.client import ControlClient
 from stoker_sdk.deployment import has_digest

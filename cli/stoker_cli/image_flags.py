@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stoker_builder.images.kinds import BUILDERS, BUILDKIT, LOCAL
 from stoker_sdk.errors import BadUsage
 
 if TYPE_CHECKING:
     from stoker_builder.images.settings import ImageSettings
 
-_BUILDERS = ("local", "docker", "buildkit")
 _OPTIONS = (
     click.option(
         "--image-builder",
-        type=click.Choice(_BUILDERS),
-        default="local",
+        type=click.Choice(BUILDERS),
+        default=LOCAL,
         show_default=True,
         help="What builds pushes: this machine without containers, or BuildKit (the Docker Engine's, or a buildkitd).",
     ),
@@ -57,7 +57,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_image_options(flags: Mapping[str, Any], docker_host: str, environment: Mapping[str, str]) -> ImageSettings:
     """Raises `BadUsage` for flags that do not go together."""
-    from stoker_builder.images.settings import BUILDKIT, LOCAL, ImageSettings
+    from stoker_builder.images.settings import ImageSettings
 
     builder, prefix = flags["image_builder"], flags["image_prefix"].rstrip("/")
     if builder == LOCAL:

@@ -13,7 +13,7 @@ from stoker_builder.images.context import BUILD_FOLDER, prepare_context
 from stoker_builder.images.docker import DockerBuilder, check_can_be_pushed, docker_options
 from stoker_builder.images.docker_client import find_buildx
 from stoker_builder.images.dockerfile import TEST_STAGE, leaves_out_tests
-from stoker_builder.images.settings import BUILDKIT
+from stoker_builder.images.kinds import BUILDKIT
 from stoker_builder.request import image_request
 from stoker_cli.build_flags import BuildFlags
 from stoker_cli.progress import Progress

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stoker_cli.build_flags import DOCKER, LOCAL, BuildFlags, build_flags
+from stoker_builder.images.kinds import DOCKER, LOCAL
+from stoker_cli.build_flags import BuildFlags, build_flags
 from stoker_cli.command import Command
 from stoker_cli.connection import required_stack
 from stoker_cli.options import Selection, Target, stack_options

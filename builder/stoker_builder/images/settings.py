@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-LOCAL: Final = "local"
-DOCKER: Final = "docker"
-BUILDKIT: Final = "buildkit"
-BUILDERS: Final = (LOCAL, DOCKER, BUILDKIT)
+from stoker_builder.images.kinds import LOCAL
 
 
 class ImageSettings(msgspec.Struct, frozen=True):
-    """`builder` is one of `BUILDERS`; with `LOCAL`, the gateway's own, nothing else counts.
+    """`builder` is one of `kinds.BUILDERS`; with `LOCAL`, the gateway's own, nothing else counts.
 
     `prefix` is the registry and path that all images lie under. `docker_host` is the Engine's address, `buildkit` a
     buildkitd's, `buildkit_tls` a folder with ca.pem, cert.pem and key.pem (empty: none). `plain_registries` speak HTTP

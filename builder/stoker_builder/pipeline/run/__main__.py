@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from stoker_builder.errors import Cancelled, is_full_disk
-from stoker_builder.images.settings import LOCAL
+from stoker_builder.images.kinds import LOCAL
 from stoker_builder.pipeline.job import Job
 from stoker_builder.pipeline.run.checkout import check_out
 from stoker_builder.pipeline.run.functions import Superseded, deploy_all, remove_all

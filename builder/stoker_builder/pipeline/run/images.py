@@ -18,8 +18,9 @@ from stoker_builder.errors import FailedBuild
 from stoker_builder.images.builder import PROXIES, Built, ImageBuilder, Order, arguments_of
 from stoker_builder.images.buildkit import BuildKitBuilder, Daemon
 from stoker_builder.images.docker import DockerBuilder
+from stoker_builder.images.kinds import BUILDKIT, LOCAL
 from stoker_builder.images.rules import checked
-from stoker_builder.images.settings import BUILDKIT, LOCAL, ImageSettings
+from stoker_builder.images.settings import ImageSettings
 from stoker_builder.pipeline.run.manifest import Wanted
 from stoker_sdk.errors import StokerError
 from stoker_sdk.processes import die_with_parent
@@ -100,10 +101,13 @@ class Images:
         follow(command, log, environment, folder, prepare=die_with_parent, seconds=self._settings.seconds)
 
     def _logins_folder(self) -> Path:
-        """The folder of docker's `config.json`, and of nothing else."""
+        """The folder of docker's `config.json`, and of its plug-ins where they are the platform's user's own."""
         folder = self._folder / "docker"
         folder.mkdir(mode=0o700)
         _write(folder / "config.json", self._config())
+        plugins = Path(os.environ.get("DOCKER_CONFIG") or Path(os.environ.get("HOME", "/"), ".docker"), "cli-plugins")
+        if plugins.is_dir():
+            (folder / "cli-plugins").symlink_to(plugins)
         return folder
 
     def _config(self) -> str:
