@@ -278,6 +278,19 @@ def test_a_killed_run_takes_its_build_along_and_begins_again(
     assert not _docker_clients(platform) and not _processes("sleep", pause)
 
 
+def test_a_cancelled_run_takes_its_build_along(cluster: Cluster, copy: WorkingCopy) -> None:
+    pause = f"{300 + uuid.uuid4().int % 1000 / 1000:.3f}"
+    copy.commit(greet__Dockerfile=f"FROM {cluster.base_image}\nRUN sleep {pause}\n", stackDOTyml=_dockerfile(cluster))
+    assert copy.push("-o", "detach").code == 0
+    (sleeping,) = wait_for(lambda: _processes("sleep", pause), "the build", 100)
+    run = copy.runs()[0].id
+    copy.platform.client.runs.cancel(run)
+    wait_for(lambda: not is_alive(sleeping), "the end of the step", 60)
+    wait_for(lambda: copy.platform.client.runs.show(run).state == "cancelled", "the run's end", 60)
+    assert not _docker_clients(copy.platform)
+    nothing_is_left(copy.platform)
+
+
 def _processes(program: str, argument: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
