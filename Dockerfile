@@ -4,8 +4,8 @@
 #   docker build --tag registry.example.org/stoker .
 #   docker image inspect --format '{{.Size}}' registry.example.org/stoker
 #
-# The chart's builder needs git and a client of what builds, which are larger than all of ours: docker's in the target
-# `builder`, buildctl, too, in the target `builder-buildkit`.
+# The chart's builder needs git and a client of what builds, too, which gateways do without: docker's in the target
+# `builder`, and buildctl in the target `builder-buildkit`.
 #
 #   docker build --target builder-buildkit --tag registry.example.org/stoker-builder .
 ARG PYTHON_IMAGE=python:3.13-slim
