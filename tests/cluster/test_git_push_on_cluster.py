@@ -58,6 +58,8 @@ def pushed_to(cluster: Cluster, github: GitHubServer) -> Iterator[Installed]:
     keys = {"webhook-secret": SECRET, "private-key": github.key_file.read_text()}
     with installed_chart(cluster, NAMESPACE, values, {"github": keys}) as one:
         yield one
+    built = cluster.docker("images", "--quiet", "--filter", f"reference={cluster.pod_registry}/{NAMESPACE}/*").split()
+    cluster.docker("rmi", "--force", *set(built))
 
 
 class Copy(WorkingCopy):
