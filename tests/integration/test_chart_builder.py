@@ -98,6 +98,7 @@ def test_the_command_takes_every_flag(values: dict[str, Any], tmp_path: Path) ->
         (builder(), {"--image-builder=buildkit", "--buildkit=tcp://buildkitd.builds:1234"}),
         ({"gateway": {"service": {"clusterIP": "10.96.0.8"}}} | builder(), {"--gateway=http://10.96.0.8:8080"}),
         ({"functions": {"deployDeadline": "5m"}} | builder(), {"--deploy-deadline=5m"}),
+        (builder(maxPush="1Gi", maxRepositories="9Gi"), {"--max-push=1Gi", "--max-repositories=9Gi"}),
         (FULL, {"--public-url=https://f.example.org", "--function-namespace=pushed", "--runs=4", "--runs-per-owner=2"}),
         (FULL, {"--buildkit-tls=/etc/stoker/builder-tls", "--registry-config=/etc/stoker/registry/.dockerconfigjson"}),
         (FULL, {"--github-app-id=12", "--github-key-file=/etc/stoker/github/private-key", "--github-fork-previews"}),
