@@ -28,8 +28,11 @@ def mark_used(cache: Path) -> None:
 
 @contextmanager
 def shared_caches(builds: Path, most: int, log: Callable[[str], None]) -> Iterator[None]:
-    """For one build. At its end the caches are cut to `most` bytes, unless it used none or another build goes on."""
-    descriptor = os.open(builds / "lock-cache", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """For one build. At its end the caches are cut to `most` bytes, unless it used none or another build goes on.
+
+    The lock is on the folder `builds` itself.
+    """
+    descriptor = os.open(builds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         before = _newest(folder_of(builds))

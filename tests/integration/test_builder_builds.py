@@ -60,7 +60,7 @@ def nothing_is_left(data_dir: Path) -> bool:
     """No artefact, and no folder or lock of a build."""
     artefacts = data_dir / "artefacts"
     locks = data_dir / "builds" / "locks"
-    leftovers = [path for path in (data_dir / "builds").glob("*") if path.name not in ("cache", "home", "locks")]
+    leftovers = [path for path in (data_dir / "builds").glob("*") if path.name not in ("cache", "locks")]
     return not (
         (artefacts.is_dir() and any(artefacts.iterdir())) or leftovers or (locks.is_dir() and any(locks.iterdir()))
     )

@@ -52,5 +52,6 @@ def test_nothing_goes_while_another_build_works_there(tmp_path: Path) -> None:
     with shared_caches(tmp_path, 10 * KIB, lambda _line: None):
         assert build_that_uses(uv, tmp_path, 10 * KIB) == []
         assert uv.exists()
-    with (tmp_path / "lock-cache").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
+    os.close(lock)
