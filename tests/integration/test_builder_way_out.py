@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -234,3 +236,17 @@ def test_a_build_secret_opens_a_private_index_and_is_nowhere(data_dir: Path, lan
 def test_what_is_this_machine(address: str, here: bool) -> None:
     assert is_this_machine(address) is here
     assert is_this_machine(own_address())
+
+
+def test_containers_of_this_machine_are_this_machine() -> None:
+    bridge = f"stoker{os.getpid() % 10**6}"
+    if shutil.which("ip") is None:
+        pytest.skip("no program `ip`")
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    try:
+        assert not is_this_machine("198.18.77.9")
+        subprocess.run(["ip", "address", "add", "198.18.77.1/24", "dev", bridge], check=True)
+        assert is_this_machine("198.18.77.9")
+        assert not is_this_machine("198.18.78.9")
+    finally:
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
