@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
         data = DataDir(Path(arguments.data_dir).absolute())
         data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         ids = UserIds(data.ids, arguments.first_id, arguments.id_count) if os.geteuid() == 0 else None
+        select.select([sys.stdin.buffer], [], [])  # one that was started ahead waits here, and has no folder yet
         bounds = Bounds(arguments.disk, arguments.files, arguments.memory, arguments.processes, arguments.cache)
         built = build(sys.stdin.buffer, read_config(data, ids, os.environ, bounds, tuple(arguments.reach)), report)
         report.result(built.image, built.cached, built.seconds)
