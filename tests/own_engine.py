@@ -72,8 +72,10 @@ class OwnEngine:
             if self._process.poll() is not None:
                 self.start()  # only it can end what it has left
             self.end()
-        while (root := self._folder / "data-root").is_mount():  # one that was killed leaves it so
-            _run("umount", str(root))
+        while (
+            f" {self._folder}/data-root " in Path("/proc/self/mountinfo").read_text()
+        ):  # one that was killed leaves it
+            _run("umount", f"{self._folder}/data-root")
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
