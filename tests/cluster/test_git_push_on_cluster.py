@@ -187,6 +187,32 @@ def test_the_end_of_the_builder_ends_no_run(copy: Copy, how: tuple[str, ...]) ->
     wait_for(lambda: len(copy.installed.pods(copy.service("greet"))) == 1, "the end of the old version", 60)
 
 
+KILL = """
+import os, pathlib, signal
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"stoker_builder.pipeline.run\\0" in path.read_bytes():
+        os.kill(int(path.parent.name), signal.SIGKILL)
+        print("killed")
+"""
+DEAD = """
+import pathlib
+print(sum(b") Z " in path.read_bytes() for path in pathlib.Path("/proc").glob("[0-9]*/stat")))
+"""
+
+
+def test_a_run_that_is_killed_begins_again_and_leaves_no_dead_process(copy: Copy) -> None:
+    copy.write(greet="new")
+    copy.commit(greet__slow_testDOTpy=SLOW)
+    assert copy.push("-o", "detach").code == 0
+    wait_for(lambda: any(each.state == "building" for each in copy.runs()[0].functions), "the build", 60)
+    inside = ("exec", BUILDER, "--", "python", "-c")
+    assert "killed" in copy.installed.kubectl(*inside, KILL)
+    run = copy.ended(1)
+    assert (run.state, run.attempt) == ("succeeded", 2)
+    copy.await_answer("greet", "new")
+    wait_for(lambda: copy.installed.kubectl(*inside, DEAD).strip() == "0", "the burial", 20)
+
+
 def _builder(installed: Installed) -> str:
     """The id of its pod; empty while there is none."""
     return installed.kubectl("get", "pod", BUILDER, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
