@@ -5,6 +5,7 @@ The builder's pod uses the Docker Engine of its node.
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 NAMESPACE, DOMAIN = "stoker-push", "push.example.org"
 BUILDER = "stoker-builder-0"
 TEST = "from . import handler\n\n\ndef test_version():\n    assert handler.VERSION == {!r}\n"
-SLOW = "import time\n\n\ndef test_it_takes_its_time():\n    time.sleep(15)\n"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,11 @@ def stack(base: str, *names: str) -> str:
     return f"provider: {{name: openfaas}}\nfunctions:\n{functions}"
 
 
+def slow_test() -> str:
+    """Another text each time, or BuildKit would know how it ends."""
+    return f"import time\n\n\ndef test_it_takes_its_time():\n    time.sleep(15)\n# {uuid.uuid4()}\n"
+
+
 @pytest.fixture
 def copy(pushed_to: Installed, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Copy:
     """An empty repository of an owner of this test's own."""
@@ -174,7 +179,7 @@ def test_the_end_of_the_builder_ends_no_run(copy: Copy, how: tuple[str, ...]) ->
     copy.write(greet="old")
     assert copy.push().code == 0
     copy.write(greet="new")
-    copy.commit(greet__slow_testDOTpy=SLOW)
+    copy.commit(greet__slow_testDOTpy=slow_test())
     assert copy.push("-o", "detach").code == 0
     wait_for(lambda: any(each.state == "building" for each in copy.runs()[0].functions), "the build", 60)
     before = _builder(copy.installed)
@@ -202,7 +207,7 @@ print(sum(b") Z " in path.read_bytes() for path in pathlib.Path("/proc").glob("[
 
 def test_a_run_that_is_killed_begins_again_and_leaves_no_dead_process(copy: Copy) -> None:
     copy.write(greet="new")
-    copy.commit(greet__slow_testDOTpy=SLOW)
+    copy.commit(greet__slow_testDOTpy=slow_test())
     assert copy.push("-o", "detach").code == 0
     wait_for(lambda: any(each.state == "building" for each in copy.runs()[0].functions), "the build", 60)
     inside = ("exec", BUILDER, "--", "python", "-c")
