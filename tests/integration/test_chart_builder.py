@@ -147,9 +147,11 @@ def test_it_has_no_rights_and_one_folder_to_write(values: dict[str, Any]) -> Non
     assert ("docker" in writable) is (values is SOCKET), "a node's socket is mounted for whoever asks for it alone"
 
 
-def test_the_nodes_socket_is_opened_by_its_group() -> None:
-    spec = pods(render(SOCKET))[KEY]["spec"]
+@pytest.mark.parametrize("where", [{}, {"nodeSelector": {"docker": "yes"}, "tolerations": [{"operator": "Exists"}]}])
+def test_the_nodes_socket_is_opened_by_its_group(where: dict[str, Any]) -> None:
+    spec = pods(render({"builder": SOCKET["builder"] | where}))[KEY]["spec"]
     assert spec["securityContext"]["supplementalGroups"] == [998]
+    assert {name: spec[name] for name in where} == where
     (volume,) = [volume for volume in spec["volumes"] if "hostPath" in volume]
     assert volume["hostPath"] == {"path": "/var/run/docker.sock", "type": "Socket"}
 

@@ -171,6 +171,9 @@ securityContext:
   {{ $name }}: {{ int64 $id }}
   {{- end }}
   {{- end }}
+  {{- with .groups }}
+  supplementalGroups: {{ toJson . }}
+  {{- end }}
 {{- with .own.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -33,10 +33,11 @@ class EngineAway(Unavailable):
 
 
 class Image(msgspec.Struct, rename="pascal"):
-    """`repo_digests` is empty for an image that was never in a registry."""
+    """`repo_digests` is empty for an image that was never in a registry, `repo_tags` for one that has no name."""
 
     id: str
     repo_digests: list[str] | None = None
+    repo_tags: list[str] | None = None
 
 
 class State(msgspec.Struct, rename="pascal"):

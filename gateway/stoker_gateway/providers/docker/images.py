@@ -90,6 +90,7 @@ class Images:
         async with self._pulling[image]:
             try:
                 await self._engine.image(image)
+                self._pulled.is_needed(image)
                 return
             except NotFound:
                 pass
@@ -107,7 +108,12 @@ class Images:
         """Remove those that were fetched here, and that nothing has used for `keep` seconds."""
         for image in self._pulled.unused(used, keep):
             async with self._pulling[image]:
+                if image not in self._pulled.unused(used, keep):
+                    continue  # it was asked for meanwhile
                 try:
+                    if (await self._engine.image(image)).repo_tags:
+                        self._pulled.is_gone(image)  # somebody has named it: it is his now
+                        continue
                     await self._engine.remove_image(image)
                 except NotFound:
                     pass

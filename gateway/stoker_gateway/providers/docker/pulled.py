@@ -30,6 +30,11 @@ class PulledImages:
         if "@" in image:
             self._write(self._needed | {image: time.time()})
 
+    def is_needed(self, image: str) -> None:
+        """It is about to be used. What others have fetched stays theirs."""
+        if image in self._needed:
+            self._write(self._needed | {image: time.time()})
+
     def unused(self, used: Collection[str], keep: float) -> list[str]:
         """Those that nobody has needed for `keep` seconds; what is used is needed now."""
         now = time.time()

@@ -70,12 +70,14 @@ class Collector:
         for folder in (self._data.artefacts, self._data.environments):
             await asyncio.to_thread(_empty_trash, folder)
         if self._images is not None:
-            await self._images(self._keep)
+            await self._images(self._seconds_kept())
+
+    def _seconds_kept(self) -> float:
+        return min(self._keep, KEEP_SECONDS_FULL) if _is_nearly_full(self._data.path) else self._keep
 
     def _set_aside(self, folder: Path, used: set[str]) -> int:
         """Rename what goes; how many went."""
-        keep = min(self._keep, KEEP_SECONDS_FULL) if _is_nearly_full(self._data.path) else self._keep
-        oldest = time.time() - keep
+        oldest = time.time() - self._seconds_kept()
         gone = 0
         for path in _folders(folder):
             if path.name not in used and not path.name.startswith(".") and path.stat().st_mtime < oldest:
