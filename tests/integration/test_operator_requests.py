@@ -241,6 +241,25 @@ async def test_who_changes_it_again_and_again_is_answered_later_each_time(server
         assert 2 <= rounds <= 5  # at once, and after 0.5, 1, 2 s
 
 
+@pytest.mark.parametrize("times", [2, 7])
+async def test_that_others_write_meanwhile_is_nothing_to_tell(server: ObjectServer, tmp_path: Path, times: int) -> None:
+    async with operated(server, tmp_path):
+        ask(server)
+        await until(lambda: is_told(server))
+        others = iter(range(times))
+
+        async def come_between(method: str, path: str) -> None:
+            if (method, path) == ("PATCH", f"{DEPLOYMENTS}/greet") and next(others, None) is not None:
+                server.put(path, server.objects[path])
+
+        server.answer_late = come_between
+        by_hand(server, "evil")
+        await until(lambda: image(server) == IMAGE and told_events(server))
+        assert [reason for _, reason, _ in told_events(server)] == ["SetBack"]
+        assert ready(server)["reason"] == "Deploying"
+        assert server.objects[f"{FUNCTIONS}/greet"]["status"]["conditions"][1]["status"] == "False"
+
+
 async def test_what_the_cluster_insists_on_is_left_to_it(server: ObjectServer, tmp_path: Path) -> None:
     async with operated(server, tmp_path) as (provider,):
         ask(server)

@@ -158,7 +158,8 @@ class Operator:
             except NotFound:
                 raise
             except StokerError as error:
-                await self._tell(key, error)
+                if type(error) is not Conflict:  # that others were quicker is in nobody's way: it is tried again
+                    await self._tell(key, error)
                 raise
             await self._tell(key, None, len(fields))
             if fields and (stored := self._view.get(key)):

@@ -91,15 +91,21 @@ class Reconciler:
             return ()
         if self._insisted.get(key) == (stored.uid, stored.generation):
             return ()
-        old = await self._releases.read(key)
-        made = await self._releases.set_right(old) if old.drift else None
-        if made is not None:
-            self._view.saw(made)
-            return old.drift
-        if old.drift:
+        for _ in range(_ATTEMPTS):
+            old = await self._releases.read(key)
+            if not old.drift:
+                return ()
+            try:
+                made = await self._releases.set_right(old)
+            except Conflict:
+                continue  # somebody else has changed it in between
+            if made is not None:
+                self._view.saw(made)
+                return old.drift
             self._insisted[key] = (old.uid, old.generation)
             log.warning("%s: something in the cluster insists on another value of %s", key, named(old.drift))
-        return ()
+            return ()
+        return ()  # each of these changes is heard of, and brings it here again
 
     def _check_owner(self, function: Function, old: Stored) -> None:
         name, namespace = function.metadata.name, function.metadata.namespace
