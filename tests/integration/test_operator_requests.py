@@ -446,6 +446,32 @@ async def test_a_deploy_gives_it_a_resource_and_touches_no_pod(server: ObjectSer
         await until(lambda: revision(server) == 5)
 
 
+@pytest.mark.parametrize("same", [False, True])
+async def test_a_deploy_gives_it_to_the_resource_that_somebody_has_made_meanwhile(
+    server: ObjectServer, tmp_path: Path, same: bool
+) -> None:
+    async with deployed_without_the_operator(server, tmp_path), operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        assert ready(server)["reason"] == "NameTaken"
+        asked = spec() if same else spec(env_vars={"A": "1"})
+        assert await provider.deploy(asked, create=False) == (2 if same else 3)
+        await until(lambda: ready(server)["reason"] == "Deploying")
+        (owner,) = server.objects[f"{DEPLOYMENTS}/greet"]["metadata"]["ownerReferences"]
+        assert owner["uid"] == server.objects[f"{FUNCTIONS}/greet"]["metadata"]["uid"]
+
+
+async def test_what_breaks_off_is_finished_by_another_deploy_too(server: ObjectServer, tmp_path: Path) -> None:
+    async with deployed_without_the_operator(server, tmp_path), operated(server, tmp_path) as (provider,):
+        server.refused.add(("PATCH", f"{DEPLOYMENTS}/greet"))
+        for number in range(2):
+            with pytest.raises(StokerError, match="not allowed"):
+                await provider.deploy(spec(env_vars={"A": f"{number}"}), create=False)
+        server.refused.clear()
+        assert await provider.deploy(spec(env_vars={"A": "2"}), create=False) in (3, 4)  # the operator tries it too
+        await until(lambda: ready(server)["reason"] == "Deploying")
+
+
 async def test_a_rollback_does_so_too_and_what_breaks_off_is_finished_by_the_operator(
     server: ObjectServer, tmp_path: Path
 ) -> None:

@@ -108,8 +108,10 @@ class OperatorProvider(KubernetesProvider):
                 is_asked = wanted(function).spec == spec
             except BadInput:
                 is_asked = False
-            if old is None or not is_asked or (old.spec, old.image) != (spec, resolved.image):
-                asked = Wanted(spec, resolved.image, rollback_to, old.revision if old else 0)
+            # Who deploys it by name means what is there, even where resource and Deployment came from two.
+            adopts = old.uid if old is not None and old.owner is None else ""
+            if old is None or adopts or not is_asked or (old.spec, old.image) != (spec, resolved.image):
+                asked = Wanted(spec, resolved.image, rollback_to, old.revision if old else 0, adopts)
                 try:
                     if old is not None:
                         await self._releases.try_replace(old, self._next(old, spec, resolved, rollback_to))

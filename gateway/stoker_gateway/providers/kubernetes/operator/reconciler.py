@@ -115,7 +115,7 @@ class Reconciler:
             raise Unavailable(f"deployment {name!r} in namespace {namespace!r} is a removed function's, and just goes")
         raise Taken(
             f"deployment {name!r} in namespace {namespace!r} is a function that was deployed without this resource: "
-            f"deploy it by the stoker command, which gives it one; or, when it is gone (kubectl delete deployment "
+            f"deploy it by the stoker command, which makes it the resource's; or, when it is gone (kubectl delete deployment "
             f"-n {namespace} {name}), the resource takes its place"
         )
 
