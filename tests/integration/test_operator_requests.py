@@ -176,6 +176,18 @@ async def test_a_service_that_was_deleted_by_hand_comes_back_with_the_next_resyn
         assert server.objects[f"{SERVICES}/greet"]["metadata"]["ownerReferences"][0]["kind"] == "Function"
 
 
+async def test_one_service_that_cannot_be_repaired_hinders_no_other(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        for name in "abc":
+            ask(server, name)
+        await until(lambda: all(is_told(server, name) for name in "abc"))
+        for name in "abc":
+            server.put(f"{SERVICES}/{name}", server.objects[f"{SERVICES}/{name}"] | {"spec": {"type": "NodePort"}})
+        server.refused.add(("PATCH", f"{SERVICES}/a"))
+        await provider.operator.resync()
+        assert [server.objects[f"{SERVICES}/{name}"]["spec"]["type"] for name in "bc"] == ["ClusterIP"] * 2
+
+
 def by_hand(server: ObjectServer, image: str) -> None:
     """What kubectl edit does to a Deployment."""
     body = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"])

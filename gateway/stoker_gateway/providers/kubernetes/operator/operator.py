@@ -93,7 +93,10 @@ class Operator:
             )
             there |= {FunctionKey(namespace, one.metadata.name): one for one in found.items}
         for key in self._functions.all_keys():
-            await self._look_at_service(key, there.get(key))
+            try:
+                await self._look_at_service(key, there.get(key))
+            except StokerError as error:
+                log.warning("%s: %s; looked for again in %g s", key, error, RESYNC_SECONDS)
 
     async def _look_at_service(self, key: FunctionKey, found: Service | None) -> None:
         """Make it, or undo what others have changed in it."""
