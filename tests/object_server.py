@@ -45,7 +45,8 @@ class ObjectServer:
         self.refused: set[tuple[str, str]] = set()
         self._group = group
         self._version = 0
-        self._watchers: dict[str, set[asyncio.Queue[bytes]]] = {}
+        self._watchers: dict[str, dict[asyncio.Queue[bytes], str]] = {}
+        """By folder; each with the labels that it is of."""
         app = web.Application()
         app.router.add_get(f"/apis/{group}/v1", self._discover)
         app.router.add_route("*", "/{path:.*}", self._answer)
@@ -88,19 +89,25 @@ class ObjectServer:
         metadata["creationTimestamp"] = "2026-01-31T12:00:00Z"
         metadata["resourceVersion"] = str(self._version)
         self.objects[path] = made
-        self._tell(folder, "ADDED" if old is None else "MODIFIED", made)
+        self._tell(folder, old, made)
         return made
 
     def remove(self, path: str) -> None:
         gone = self.objects.pop(path)
         self._version += 1
-        gone["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(path.rpartition("/")[0], "DELETED", gone)
+        self._tell(path.rpartition("/")[0], gone, None)
 
-    def _tell(self, folder: str, type: str, one: Object) -> None:
-        line = json.dumps({"type": type, "object": one}).encode() + b"\n"
-        for queue in self._watchers.get(folder, set()):
-            queue.put_nowait(line)
+    def _tell(self, folder: str, old: Object | None, new: Object | None) -> None:
+        """To who watches such labels, an object that has them no more is gone: as it was, with the version of now."""
+        for queue, selector in self._watchers.get(folder, {}).items():
+            had, has = (one is not None and _selects(selector, one) for one in (old, new))
+            if not had and not has:
+                continue
+            told = deepcopy(new if has else old)
+            assert told is not None
+            told["metadata"]["resourceVersion"] = str(self._version)
+            type = "DELETED" if not has else "MODIFIED" if had else "ADDED"
+            queue.put_nowait(json.dumps({"type": type, "object": told}).encode() + b"\n")
 
     # What is asked
 
@@ -116,7 +123,7 @@ class ObjectServer:
         if request.query.get("watch"):
             return await self._watch(request, path)
         if request.method == "GET":
-            return self._get(path)
+            return self._get(path, request.query.get("labelSelector", ""))
         if (request.method, path) in self.refused:
             return _refused(403, "not allowed")
         body = json.loads(await request.read() or b"{}")
@@ -125,20 +132,26 @@ class ObjectServer:
         await self.answer_late(request.method, path)
         return answer
 
-    def _get(self, path: str) -> web.Response:
+    def _get(self, path: str, selector: str) -> web.Response:
         if path in self.objects:
             return web.json_response(self.objects[path])
         if path.rpartition("/")[2] in KINDS:
-            found = [one for key, one in self.objects.items() if key.rpartition("/")[0] == path]
+            there = [one for key, one in self.objects.items() if key.rpartition("/")[0] == path]
+            found = [one for one in there if _selects(selector, one)]
             return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": found})
         return _refused(404, "not found")
 
     async def _watch(self, request: web.Request, path: str) -> web.StreamResponse:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
-        self._watchers.setdefault(path, set()).add(queue)
+        selector = request.query.get("labelSelector", "")
+        self._watchers.setdefault(path, {})[queue] = selector
         seen = int(request.query["resourceVersion"])
         for key, one in self.objects.items():
-            if key.rpartition("/")[0] == path and int(one["metadata"]["resourceVersion"]) > seen:
+            if (
+                key.rpartition("/")[0] == path
+                and _selects(selector, one)
+                and int(one["metadata"]["resourceVersion"]) > seen
+            ):
                 queue.put_nowait(json.dumps({"type": "MODIFIED", "object": one}).encode() + b"\n")
         response = web.StreamResponse()
         await response.prepare(request)
@@ -148,7 +161,7 @@ class ObjectServer:
         except ClientConnectionResetError:
             return response  # the client has enough of it
         finally:
-            self._watchers[path].discard(queue)
+            del self._watchers[path][queue]
 
     def _write(self, method: str, path: str, body: Object, dry: bool) -> web.Response:
         if method == "POST":
@@ -173,6 +186,13 @@ class ObjectServer:
         if new == old or dry:
             return web.json_response(new)
         return web.json_response(self.put(path, new))
+
+
+def _selects(selector: str, one: Object) -> bool:
+    """`a=b,c` are objects with the label a of the value b, and any label c."""
+    labels = one["metadata"].get("labels") or {}
+    pairs = [part.partition("=") for part in selector.split(",") if part]
+    return all(labels.get(name) == value if equals else name in labels for name, equals, value in pairs)
 
 
 def _is_stale(body: Object, old: Object) -> bool:

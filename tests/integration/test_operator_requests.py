@@ -226,6 +226,25 @@ async def test_what_is_changed_in_a_deployment_by_hand_is_set_back_by_one_write_
         assert len(server.writes) == 4
 
 
+@pytest.mark.parametrize("label", ["app.kubernetes.io/managed-by", "faas_function"])
+async def test_a_label_that_is_lost_does_not_lose_the_function(
+    server: ObjectServer, tmp_path: Path, label: str
+) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        body = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"])
+        del body["metadata"]["labels"][label]
+        server.put(f"{DEPLOYMENTS}/greet", body)
+        await until(lambda: told_events(server))
+        assert label in server.objects[f"{DEPLOYMENTS}/greet"]["metadata"]["labels"]
+        assert [status.name for status in provider.list("fn")] == ["greet"]
+        assert told_events(server)[0][1:] == (
+            "SetBack",
+            f"set back what was changed in the Deployment: metadata.labels.{label}",
+        )
+
+
 async def test_replicas_and_restarts_are_whose_they_were_last(server: ObjectServer, tmp_path: Path) -> None:
     async with operated(server, tmp_path) as (provider,):
         ask(server)

@@ -83,17 +83,16 @@ class Reconciler:
     async def set_right(self, function: Function) -> tuple[str, ...]:
         """Undo what others have changed in the Deployment that was made for it; which fields that were.
 
-        Where the watches have told of no such change, no request is made.
+        Where the watches have told of no such change, no request is made. A Deployment that has lost the labels that
+        are watched is gone for them, so one of which they do not know is looked at.
         """
         key = key_of(function)
         stored = self._view.get(key)
-        if stored is None or not stored.drift or stored.owner != self.owner(function):
-            return ()
-        if self._insisted.get(key) == (stored.uid, stored.generation):
+        if stored is not None and (not stored.drift or self._is_insisted(key, stored)):
             return ()
         for _ in range(_ATTEMPTS):
             old = await self._releases.read(key)
-            if not old.drift:
+            if not old.drift or old.owner != self.owner(function) or self._is_insisted(key, old):
                 return ()
             try:
                 made = await self._releases.set_right(old)
@@ -106,6 +105,9 @@ class Reconciler:
             log.warning("%s: something in the cluster insists on another value of %s", key, named(old.drift))
             return ()
         return ()  # each of these changes is heard of, and brings it here again
+
+    def _is_insisted(self, key: FunctionKey, stored: Stored) -> bool:
+        return self._insisted.get(key) == (stored.uid, stored.generation)
 
     def _check_owner(self, function: Function, old: Stored) -> None:
         name, namespace = function.metadata.name, function.metadata.namespace
