@@ -183,8 +183,11 @@ class ObjectServer:
         if method == "PUT" and "status" in old:
             new = new | {"status": old["status"]}
         new = self.mutate(deepcopy(new))
-        if new == old or dry:
+        if new == old:
             return web.json_response(new)
+        if dry:
+            generation = old["metadata"]["generation"] + (new.get("spec") != old.get("spec"))
+            return web.json_response(new | {"metadata": new["metadata"] | {"generation": generation}})
         return web.json_response(self.put(path, new))
 
 

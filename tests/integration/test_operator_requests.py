@@ -310,6 +310,40 @@ async def test_what_the_cluster_insists_on_is_left_to_it(server: ObjectServer, t
         await until(lambda: image(server) == IMAGE)
 
 
+async def test_what_the_cluster_insists_on_hides_no_change_beside_it(server: ObjectServer, tmp_path: Path) -> None:
+    async with operated(server, tmp_path):
+        ask(server, env_vars={"A": "1"})
+        await until(lambda: is_told(server))
+        server.mutate = _with_a_variable
+        edited = _with_a_variable(deepcopy(server.objects[f"{DEPLOYMENTS}/greet"]))
+        server.put(f"{DEPLOYMENTS}/greet", edited)
+        await until(lambda: ("PATCH", f"{DEPLOYMENTS}/greet") in server.requests)
+        await asyncio.sleep(0.1)
+        assert variables(server) == {"A": "1", "INSISTED": "yes"} and not told_events(server)
+        changed = deepcopy(server.objects[f"{DEPLOYMENTS}/greet"])
+        for variable in changed["spec"]["template"]["spec"]["containers"][0]["env"]:
+            if variable["name"] == "A":
+                variable["value"] = "evil"
+        server.put(f"{DEPLOYMENTS}/greet", changed)
+        await until(lambda: variables(server)["A"] == "1")
+        assert variables(server) == {"A": "1", "INSISTED": "yes"}
+        await until(lambda: len(told_events(server)) == 1)
+
+
+def variables(server: ObjectServer) -> dict[str, str]:
+    """Those of A and INSISTED that the Deployment has."""
+    container = server.objects[f"{DEPLOYMENTS}/greet"]["spec"]["template"]["spec"]["containers"][0]
+    return {one["name"]: one["value"] for one in container["env"] if one["name"] in ("A", "INSISTED")}
+
+
+def _with_a_variable(kept: Object) -> Object:
+    if kept.get("kind") == "Deployment":
+        env = kept["spec"]["template"]["spec"]["containers"][0]["env"]
+        if not any(one["name"] == "INSISTED" for one in env):
+            env.append({"name": "INSISTED", "value": "yes"})
+    return kept
+
+
 def _with_image(kept: Object, image: str) -> Object:
     """What a webhook does to all Deployments."""
     if kept.get("kind") == "Deployment":

@@ -117,8 +117,8 @@ class Reconciler:
             raise Unavailable(f"deployment {name!r} in namespace {namespace!r} is a removed function's, and just goes")
         raise Taken(
             f"deployment {name!r} in namespace {namespace!r} is a function that was deployed without this resource: "
-            f"deploy it by the stoker command, which makes it the resource's; or, when it is gone (kubectl delete deployment "
-            f"-n {namespace} {name}), the resource takes its place"
+            f"deploy it by the stoker command, which makes it the resource's; or, when it is gone (kubectl delete "
+            f"deployment -n {namespace} {name}), the resource takes its place"
         )
 
     async def _adopt(self, function: Function, old: Stored) -> None:
