@@ -7,7 +7,8 @@ server.writes           # [("POST", "/apis/apps/v1/namespaces/fn/deployments"), 
 
 Nothing happens by itself: there are no controllers, no pods, and nothing is collected. `answer_late` is awaited before
 a write is done, and again before it is answered, so that a test can let others come between. `mutate` is what a webhook
-makes of what is written; `refused` are requests that the account has no right to.
+makes of what is written; `refused` are requests that the account has no right to; one that is `overloaded` answers each
+request that it may be made again at once.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class ObjectServer:
         self.requests: list[tuple[str, str]] = []
         self.answer_late: Callable[[str, str], Awaitable[None]] = _at_once
         self.mutate: Callable[[Object], Object] = lambda kept: kept
+        self.overloaded = False
         self.refused: set[tuple[str, str]] = set()
         self._group = group
         self._version = 0
@@ -120,6 +122,8 @@ class ObjectServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         self.requests.append((request.method, path))
+        if self.overloaded:
+            return _refused(429, "too many requests", {"Retry-After": "0"})
         if request.query.get("watch"):
             return await self._watch(request, path)
         if request.method == "GET":
@@ -211,5 +215,5 @@ def _merged(old: Any, change: Any) -> Any:
     return kept | {name: _merged(old.get(name, {}), value) for name, value in change.items() if value is not None}
 
 
-def _refused(status: int, message: str) -> web.Response:
-    return web.json_response({"message": message, "code": status}, status=status)
+def _refused(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"message": message, "code": status}, status=status, headers=headers)

@@ -126,9 +126,10 @@ class Api:
 
 
 def _wait(response: ClientResponse, pause: float) -> float:
-    """Seconds: as the server asks, or else about the pause."""
+    """Seconds: about the pause, and longer where the server asks for that."""
     asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else pause * random.uniform(0.5, 1.0)
+    seconds = float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0.0
+    return max(seconds, pause * random.uniform(0.5, 1.0))
 
 
 async def open_api(kubeconfig: Path | None, context: str = "") -> Api:

@@ -201,7 +201,8 @@ class Releases:
         """Undo what others have changed in the Deployment; None where that would not help.
 
         The cluster itself may insist on a change, by a webhook, so it is asked first what would come of it: else each
-        look would be another write. The generation tells of any change of the spec, but of none of a label. Raises `Conflict` when the Deployment is not as `old` says any more.
+        look would be another write. The generation tells of any change of the spec, but of none of a label. Raises
+        `Conflict` when the Deployment is not as `old` says any more.
         """
         record = unpacked_record(old.packed_record)
         record["metadata"] = record.get("metadata", {}) | {"resourceVersion": old.resource_version}
