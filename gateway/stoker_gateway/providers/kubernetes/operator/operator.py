@@ -18,6 +18,7 @@ from stoker_gateway.providers.kubernetes.manifests import SELECTOR
 from stoker_gateway.providers.kubernetes.objects import Function, List, Manifest, Service
 from stoker_gateway.providers.kubernetes.operator.functions import Functions
 from stoker_gateway.providers.kubernetes.operator.reconciler import Reconciler
+from stoker_gateway.providers.kubernetes.operator.set_backs import SetBacks
 from stoker_gateway.providers.kubernetes.operator.status import differs, reason_of, set_back_before, status_of
 from stoker_gateway.providers.kubernetes.operator.work_queue import WorkQueue
 from stoker_gateway.providers.kubernetes.releases import Releases
@@ -55,6 +56,8 @@ class Operator:
         self._locks = locks
         self._events = events
         self._queue: WorkQueue[FunctionKey] = WorkQueue()
+        self._set_backs: SetBacks[FunctionKey] = SetBacks()
+        self._waiting: set[FunctionKey] = set()
         self._news = asyncio.Event()
         self._runs = False
 
@@ -123,7 +126,7 @@ class Operator:
         while True:
             key = await self._next()
             try:
-                was_changed = await self._handle(key)
+                await self._handle(key)
             except NotFound:
                 self._queue.done(key, monotonic())  # it has gone meanwhile
             except StokerError as error:
@@ -133,8 +136,7 @@ class Operator:
                 log.exception("%s: the operator failed", key)
                 self._queue.failed(key, monotonic())
             else:
-                # Looked at again soon where somebody had changed it, and later each time: he may do so for ever.
-                (self._queue.failed if was_changed else self._queue.done)(key, monotonic())
+                self._queue.done(key, monotonic())
 
     async def _next(self) -> FunctionKey:
         while (key := self._queue.take(monotonic())) is None:
@@ -147,30 +149,44 @@ class Operator:
                 pass
         return key
 
-    async def _handle(self, key: FunctionKey) -> bool:
-        """Whether somebody had changed by hand what was made for the resource."""
+    async def _handle(self, key: FunctionKey) -> None:
+        """Do what the resource asks for, and undo what others have changed in what was made for it."""
         async with self._locks[key]:
             function = self._functions.get(key)
             if function is None or function.metadata.deletion_timestamp:
-                return False
+                return
             fields: tuple[str, ...] = ()
             try:
                 if not self._reconciler.is_settled(function):
                     await self._reconciler.reconcile(key)
-                fields = await self._reconciler.set_right(function)
+                if not self._waits(key):
+                    fields = await self._reconciler.set_right(function)
             except NotFound:
                 raise
             except StokerError as error:
                 if type(error) is not Conflict:  # that others were quicker is in nobody's way: it is tried again
                     await self._tell(key, error)
                 raise
+            if fields:
+                self._set_backs.add(key, monotonic())
             await self._tell(key, None, len(fields))
             if fields and (stored := self._view.get(key)):
                 text = f"set back what was changed in the Deployment: {named(fields)}"
                 log.warning("%s: %s", key, text)
                 happening = Happening("SetBack", text, str(stored.generation), warns=False)
                 await self._events.tell(key, self._reconciler.owner(function), happening)
-            return bool(fields)
+
+    def _waits(self, key: FunctionKey) -> bool:
+        """Whether it was set back just now: it is looked at again when the pause is over."""
+        wait = self._set_backs.wait(key, monotonic())
+        if wait and key not in self._waiting:
+            self._waiting.add(key)
+            asyncio.get_running_loop().call_later(wait, self._has_waited, key)
+        return wait > 0
+
+    def _has_waited(self, key: FunctionKey) -> None:
+        self._waiting.discard(key)
+        self.note(key)
 
     async def _tell(self, key: FunctionKey, error: StokerError | None, set_back: int = 0) -> None:
         """Write the status, where it differs, and what is in the way as an event too."""
