@@ -308,6 +308,10 @@ async def test_what_the_cluster_insists_on_is_left_to_it(server: ObjectServer, t
         await asyncio.sleep(0.1)
         assert server.writes == [] and not told_events(server)
         assert server.objects[f"{DEPLOYMENTS}/greet"]["metadata"]["resourceVersion"] == version
+        server.requests.clear()
+        await provider.scale(GREET, 3)
+        await asyncio.sleep(0.2)
+        assert server.writes.count(("PATCH", f"{DEPLOYMENTS}/greet")) == 1  # and none of the operator's
         server.mutate = lambda kept: kept
         by_hand(server, "other")
         await until(lambda: image(server) == IMAGE)
@@ -381,7 +385,34 @@ async def test_what_is_changed_in_a_service_is_set_back_with_the_next_resync(
         await provider.operator.resync()
         assert server.objects[f"{SERVICES}/greet"]["spec"] == asked["spec"] | {"clusterIP": "10.0.0.1"}
         await provider.operator.resync()
-        assert server.writes == [("PATCH", f"{SERVICES}/greet")]
+        assert server.writes == [("PATCH", f"{SERVICES}/greet")] * 2  # tried by a dry run, then done
+
+
+async def test_what_the_cluster_insists_on_in_a_service_is_left_to_it(
+    server: ObjectServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        server.mutate = _as_node_port
+        service = server.put(f"{SERVICES}/greet", _as_node_port(deepcopy(server.objects[f"{SERVICES}/greet"])))
+        version = service["metadata"]["resourceVersion"]
+        server.requests.clear()
+        for _ in range(3):
+            await provider.operator.resync()
+        assert server.writes == [("PATCH", f"{SERVICES}/greet")]  # a dry run
+        assert server.objects[f"{SERVICES}/greet"]["metadata"]["resourceVersion"] == version
+        assert "set back" not in caplog.text and "insists on another value of spec.type" in caplog.text
+        server.put(f"{SERVICES}/greet", service | {"spec": service["spec"] | {"selector": {"a": "b"}}})
+        await provider.operator.resync()
+        assert server.objects[f"{SERVICES}/greet"]["spec"] == service["spec"]
+
+
+def _as_node_port(kept: Object) -> Object:
+    """What a webhook does to all Services."""
+    if kept.get("kind") == "Service":
+        kept["spec"]["type"] = "NodePort"
+    return kept
 
 
 async def test_what_is_in_the_way_is_an_event_of_the_resource_and_one_only(

@@ -8,6 +8,7 @@ Only what was written counts. What others add to objects is theirs, but for the 
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -49,10 +50,17 @@ def unpacked_record(text: str) -> Manifest:
 
 def drift_of(deployment: Deployment, record: str) -> tuple[str, ...]:
     """The fields that are not as they were written, such as `spec.template.spec.containers.0.image`."""
-    if not record:
-        return ()
+    return tuple(differences(unpacked_record(record), _there(deployment))) if record else ()
+
+
+def sum_of(deployment: Deployment) -> str:
+    """Of all that `drift_of` looks at, as it is: the same after scaling."""
+    return hashlib.sha256(msgspec.json.encode(_there(deployment), order="sorted")).hexdigest()
+
+
+def _there(deployment: Deployment) -> Manifest:
     spec, template = deployment.spec, deployment.spec.template
-    there = {
+    return {
         "metadata": {"labels": deployment.metadata.labels},
         "spec": {
             "strategy": spec.strategy,
@@ -63,7 +71,6 @@ def drift_of(deployment: Deployment, record: str) -> tuple[str, ...]:
             },
         },
     }
-    return tuple(differences(unpacked_record(record), there))
 
 
 def differences(written: Any, there: Any, path: str = "") -> Iterator[str]:

@@ -213,14 +213,15 @@ class Releases:
         return await self._api.patch(path, record, Deployment, what)
 
     async def set_service_right(self, stored: Stored, found: Service) -> bool:
-        """The same of its Service; whether there was anything to do."""
+        """The same of its Service; False where that would not help."""
         wanted, there = service(stored.spec)["spec"], found.spec if isinstance(found.spec, dict) else {}
-        selector = there.get("selector") or {}
-        if not any(differences(wanted, there)) and selector == wanted["selector"]:
-            return False
-        spec = wanted | {"selector": dict.fromkeys(selector) | wanted["selector"]}
+        spec = wanted | {"selector": dict.fromkeys(there.get("selector") or {}) | wanted["selector"]}
         body = {"metadata": {"resourceVersion": found.metadata.resource_version}, "spec": spec}
-        await self._api.patch(paths.service(stored.spec.key), body, Ignored, f"service {stored.spec.service!r}")
+        path, what = paths.service(stored.spec.key), f"service {stored.spec.service!r}"
+        tried = await self._api.patch(path, body, Service, what, {"dryRun": "All"})
+        if service_drift(stored, tried) == service_drift(stored, found):
+            return False
+        await self._api.patch(path, body, Ignored, what)
         return True
 
     async def _put(self, old: Stored, release: Release, query: Mapping[str, str] = {}) -> Deployment:
@@ -242,6 +243,13 @@ class Releases:
             await self._api.delete(paths.service(key), f"service {key.name!r}")
         except NotFound:
             pass
+
+
+def service_drift(stored: Stored, found: Service) -> tuple[str, ...]:
+    """The fields of its Service that are not as the platform writes them."""
+    wanted, there = service(stored.spec)["spec"], found.spec if isinstance(found.spec, dict) else {}
+    more = (f"spec.selector.{name}" for name in there.get("selector") or {} if name not in wanted["selector"])
+    return (*differences(wanted, there, "spec"), *more)
 
 
 def owner_of_service(stored: Stored) -> Owner:

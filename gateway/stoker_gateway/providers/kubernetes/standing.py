@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from stoker_gateway.providers.kubernetes.drift import drift_of
+from stoker_gateway.providers.kubernetes.drift import drift_of, sum_of
 from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import (
     HISTORY,
@@ -56,6 +56,8 @@ class Stored:
     generation: int
     drift: tuple[str, ...]
     """The fields that somebody else has changed since."""
+    drift_sum: str
+    """Of what is there then, replicas apart; empty without drift."""
     owner: Owner | None = None
     """The object that asks for it, such as a Function resource."""
 
@@ -74,6 +76,7 @@ def stored_of(deployment: Deployment) -> Stored | None:
         spec = msgspec.json.decode(metadata.annotation(SPEC), type=FunctionSpec)
     except msgspec.DecodeError:
         return None
+    drift = drift_of(deployment, metadata.annotation(RECORD))
     return Stored(
         spec=msgspec.structs.replace(spec, namespace=metadata.namespace),
         identity=metadata.annotation(IDENTITY),
@@ -92,7 +95,8 @@ def stored_of(deployment: Deployment) -> Stored | None:
         packed_history=metadata.annotation(HISTORY),
         packed_record=metadata.annotation(RECORD),
         generation=metadata.generation,
-        drift=drift_of(deployment, metadata.annotation(RECORD)),
+        drift=drift,
+        drift_sum=sum_of(deployment) if drift else "",
         owner=_owner(metadata),
     )
 

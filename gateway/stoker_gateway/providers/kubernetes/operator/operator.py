@@ -109,8 +109,8 @@ class Operator:
                 return
             if found is None:
                 await self._releases.ensure_service(stored.spec, stored.owner)
-            elif await self._releases.set_service_right(stored, found):
-                log.warning("%s: set back what was changed in the Service", key)
+            elif fields := await self._reconciler.set_service_right(stored, found):
+                log.warning("%s: set back what was changed in the Service: %s", key, named(fields))
 
     async def _resync(self) -> None:
         while True:

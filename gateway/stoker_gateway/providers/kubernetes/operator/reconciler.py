@@ -12,10 +12,10 @@ from typing import Any
 from stoker_gateway.providers.kubernetes.drift import named
 from stoker_gateway.providers.kubernetes.history import unpacked
 from stoker_gateway.providers.kubernetes.manifests import Owner, Release
-from stoker_gateway.providers.kubernetes.objects import Function
+from stoker_gateway.providers.kubernetes.objects import Function, Service
 from stoker_gateway.providers.kubernetes.operator.functions import Functions
 from stoker_gateway.providers.kubernetes.operator.resource import Wanted, key_of, owner, wanted
-from stoker_gateway.providers.kubernetes.releases import Releases, Resolved, Taken, next_release
+from stoker_gateway.providers.kubernetes.releases import Releases, Resolved, Taken, next_release, service_drift
 from stoker_gateway.providers.kubernetes.standing import Stored
 from stoker_gateway.providers.kubernetes.view import View
 from stoker_gateway.revisions import Kept, extended
@@ -36,8 +36,10 @@ class Reconciler:
         self._functions = functions
         self._view = view
         self._releases = releases
-        self._insisted: dict[FunctionKey, tuple[str, int]] = {}
-        """The Deployments in which the cluster wants what others have changed, by uid and generation."""
+        self._insisted: dict[FunctionKey, tuple[str, str, str]] = {}
+        """The Deployments in which the cluster wants what others have changed: uid, what was written, what is there."""
+        self._insisted_services: dict[FunctionKey, tuple[str, str]] = {}
+        """The same of Services, by uid and version."""
 
     def is_settled(self, function: Function) -> bool:
         """Whether the function is as its resource says, by what the watches have told: no request is made."""
@@ -101,13 +103,25 @@ class Reconciler:
             if made is not None:
                 self._view.saw(made)
                 return old.drift
-            self._insisted[key] = (old.uid, old.generation)
+            self._insisted[key] = _content(old)
             log.warning("%s: something in the cluster insists on another value of %s", key, named(old.drift))
             return ()
         return ()  # each of these changes is heard of, and brings it here again
 
+    async def set_service_right(self, stored: Stored, found: Service) -> tuple[str, ...]:
+        """The same of its Service, as it was listed."""
+        key, fields = stored.spec.key, service_drift(stored, found)
+        version = (found.metadata.uid, found.metadata.resource_version)
+        if not fields or self._insisted_services.get(key) == version:
+            return ()
+        if await self._releases.set_service_right(stored, found):
+            return fields
+        self._insisted_services[key] = version
+        log.warning("%s: something in the cluster insists on another value of %s of the Service", key, named(fields))
+        return ()
+
     def _is_insisted(self, key: FunctionKey, stored: Stored) -> bool:
-        return self._insisted.get(key) == (stored.uid, stored.generation)
+        return self._insisted.get(key) == _content(stored)
 
     def _check_owner(self, function: Function, old: Stored) -> None:
         name, namespace = function.metadata.name, function.metadata.namespace
@@ -162,6 +176,10 @@ class Reconciler:
         if asked.image:
             return await self._releases.resolve_to(asked.spec, asked.image)
         return await self._releases.resolve(asked.spec)
+
+
+def _content(stored: Stored) -> tuple[str, str, str]:
+    return stored.uid, stored.packed_record, stored.drift_sum
 
 
 def _history(function: Function, asked: Wanted) -> list[Kept]:
