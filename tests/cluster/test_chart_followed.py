@@ -89,7 +89,7 @@ def test_the_operator_is_switched_on_and_a_deploy_gives_a_function_its_resource(
     release.kubectl("set", "image", "deployment/who", "who=evil", "-n", release.functions)
     image = ("get", "deployment", "who", "-n", release.functions, "-o", "jsonpath={..image}")
     wait_for(lambda: "evil" not in release.kubectl(*image), "what was asked for", 30)
-    assert "SetBack" in wait_for(lambda: release.kubectl("get", "events", "-n", release.functions), "an event")
+    wait_for(lambda: "SetBack" in release.kubectl("get", "events", "-n", release.functions), "an event")
     assert release.call(f"/function/{who}", b"")[0] == 200
     assert release.client.function("who", release.functions).image == status.image
     wait_for(lambda: pods(release) == before, "the end of the pod that was not asked for", 60)

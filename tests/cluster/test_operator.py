@@ -245,8 +245,9 @@ def test_a_deployment_that_is_edited_by_hand_is_set_back_by_one_write(serving: P
 
     wait_for(is_back, "what was asked for", 20)
     wait_for(lambda: (resources.get("function", "edited-by-hand") or {})["status"].get("setBack") == 1, "the count")
-    described = resources.kubectl("describe", f"functions.{GROUP}", "edited-by-hand")
-    assert "SetBack" in described and "spec.template.spec.containers.0.env" in described
+    question = ("describe", f"functions.{GROUP}", "edited-by-hand")
+    wait_for(lambda: "SetBack" in resources.kubectl(*question), "an event")
+    assert "spec.template.spec.containers.0.env" in resources.kubectl(*question)
     resources.kubectl("rollout", "status", "deployment/edited-by-hand")
     wait_for(lambda: call(serving, "edited-by-hand") == "asked x", "the asked answer")
     now = resources.get("deployment", "edited-by-hand")
@@ -329,8 +330,13 @@ def test_a_version_that_was_undone_is_not_tried_in_a_loop_and_a_deploy_tries_it_
     assert found["status"] == "False" and resources.condition("undone", "Stalled")["status"] == "True"
     assert call(serving, "undone") == "old x"
     assert (resources.get("function", "undone") or {})["spec"]["image"] == broken  # it stays whose it is
-    events = resources.kubectl("describe", f"functions.{GROUP}", "undone").partition("Events:")[2]
-    assert "RolloutFailed" in events and events.count("revision 2 failed, and 1 is put back") == 1
+
+    def events() -> str:
+        return resources.kubectl("describe", f"functions.{GROUP}", "undone").partition("Events:")[2]
+
+    told = "revision 2 failed, and 1 is put back"
+    wait_for(lambda: "RolloutFailed" in events() and told in events(), "the events")
+    assert events().count(told) == 1
     resources.kubectl("annotate", f"functions.{GROUP}", "undone", "note=x")
     resources.apply(resources.resource("after-undone"))
     resources.until_ready("after-undone")

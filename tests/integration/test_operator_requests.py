@@ -442,6 +442,33 @@ async def test_who_may_not_tell_events_does_all_else(server: ObjectServer, tmp_p
         await until(lambda: revision(server) == 2)
 
 
+async def test_nothing_waits_for_an_event_to_be_told(server: ObjectServer, tmp_path: Path) -> None:
+    async def never_tell(method: str, path: str) -> None:
+        if path == EVENTS:
+            await asyncio.Event().wait()
+
+    server.answer_late = never_tell
+    async with operated(server, tmp_path) as (provider,):
+        ask(server)
+        await until(lambda: is_told(server))
+        by_hand(server, "evil")
+        await until(lambda: ("POST", EVENTS) in server.requests)
+        async with asyncio.timeout(5):
+            assert await provider.deploy(spec(env_vars={"A": "1"}), create=False) == 2
+
+
+async def test_an_event_that_is_refused_is_not_tried_again_at_once(server: ObjectServer, tmp_path: Path) -> None:
+    server.refused.add(("POST", EVENTS))
+    async with operated(server, tmp_path):
+        ask(server, secrets=["nothing"])
+        await until(lambda: ("POST", EVENTS) in server.requests)
+        server.objects[f"{FUNCTIONS}/greet"].pop("status")  # so that it is told once more
+        server.put(f"{FUNCTIONS}/greet", server.objects[f"{FUNCTIONS}/greet"])
+        await until(lambda: server.writes.count(("PATCH", f"{FUNCTIONS}/greet/status")) >= 2)
+        await asyncio.sleep(0.2)
+        assert server.writes.count(("POST", EVENTS)) == 1
+
+
 async def test_several_at_once_make_one_deployment_and_one_revision_for_each_change(
     server: ObjectServer, tmp_path: Path
 ) -> None:

@@ -6,9 +6,12 @@ read, so one that cannot be told is no error.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+import math
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from stoker_gateway.providers.kubernetes import paths
@@ -25,6 +28,9 @@ log = logging.getLogger("stoker.kubernetes")
 _MOST_TEXT: Final = 1024
 """Characters of a message: the cluster's limit."""
 _MOST_REMEMBERED: Final = 10_000
+_MOST_WAITING: Final = 1000
+_AGAIN_SECONDS: Final = 60.0
+"""After how long one that could not be told may be tried again."""
 _SOURCE: Final = "stoker"
 
 
@@ -44,30 +50,52 @@ def subject_of(stored: Stored) -> Owner:
 
 
 class Events:
-    """Tells each happening once; the cluster forgets it after a while, an hour by default."""
+    """Tells each happening once, while `run` runs; the cluster forgets it after a while, an hour by default."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._told: set[str] = set()
+        self._waiting: dict[str, Manifest] = {}
+        self._not_before: dict[str, float] = {}
+        """When what has been told, or could not be, may be told again: by the clock of `monotonic`."""
+        self._news = asyncio.Event()
         self._complaint = ""
 
-    async def tell(self, key: FunctionKey, subject: Owner, what: Happening) -> None:
+    def tell(self, key: FunctionKey, subject: Owner, what: Happening) -> None:
+        """Soon: nobody waits for it. Where too much waits already, it is not told."""
         body = event(key, subject, what, now_rfc3339())
         name = body["metadata"]["name"]
-        if name in self._told:
-            return
+        if len(self._waiting) < _MOST_WAITING and monotonic() >= self._not_before.get(name, 0.0):
+            self._waiting.setdefault(name, body)
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                name, body = next(iter(self._waiting.items()))
+                if len(self._not_before) >= _MOST_REMEMBERED:
+                    self._not_before.clear()
+                self._not_before[name] = await self._tell(body)
+                del self._waiting[name]
+
+    async def _tell(self, body: Manifest) -> float:
+        """When it may be told again."""
+        function, namespace = body["involvedObject"]["name"], body["involvedObject"]["namespace"]
         try:
-            await self._api.create(paths.events(key.namespace), body, Ignored, f"event of function {key.name!r}")
+            await self._api.create(paths.events(namespace), body, Ignored, f"event of function {function!r}")
         except Conflict:
             pass  # another has told it
         except StokerError as error:
             if str(error) != self._complaint:
                 log.warning("%s", error)
             self._complaint = str(error)
-            return
-        if len(self._told) >= _MOST_REMEMBERED:
-            self._told.clear()
-        self._told.add(name)
+            return monotonic() + _AGAIN_SECONDS
+        except Exception:
+            log.exception("an event of function %r could not be told", function)
+            return monotonic() + _AGAIN_SECONDS
+        return math.inf
 
 
 def event(key: FunctionKey, subject: Owner, what: Happening, now: str) -> Manifest:

@@ -83,7 +83,7 @@ class Judge:
             if verdict is not None:
                 await self._put_back(key, verdict)
             if failed is not None:
-                await self._events.tell(key, subject_of(standing.stored), failed)
+                self._events.tell(key, subject_of(standing.stored), failed)
         except NotFound:
             pass  # it was removed
         except StokerError as error:

@@ -63,7 +63,7 @@ class KubernetesProvider:
         self._events = Events(api)
         self._judge = Judge(self._view, self._put_back, self._events)
         self._candidate = candidate
-        self._leading: list[asyncio.Task[None]] = []
+        self._running: list[asyncio.Task[None]] = []
 
     @property
     def is_leader(self) -> bool:
@@ -71,9 +71,10 @@ class KubernetesProvider:
 
     async def start(self, listener: RouteListener) -> None:
         await self._view.start(listener)
+        loop = asyncio.get_running_loop()
+        self._running = [loop.create_task(self._events.run(), name="tell events")]
         if self._candidate is not None:
-            loop = asyncio.get_running_loop()
-            self._leading = [
+            self._running += [
                 loop.create_task(self._candidate.run(), name="be a candidate"),
                 loop.create_task(self._candidate.lead(self._duty), name="lead"),
             ]
@@ -87,9 +88,9 @@ class KubernetesProvider:
         await self._judge.run()
 
     async def close(self) -> None:
-        for task in self._leading:
+        for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._leading, return_exceptions=True)
+        await asyncio.gather(*self._running, return_exceptions=True)
         if self._candidate is not None:
             await self._candidate.release()
         await self._view.close()
@@ -177,7 +178,7 @@ class KubernetesProvider:
             )
             self._view.saw(await self._releases.replace(old, release))
         told = f"revision {old.revision} failed, and {kept.number} is put back: {trouble.message}"
-        await self._events.tell(key, subject_of(old), Happening("RolledBack", told, str(old.revision)))
+        self._events.tell(key, subject_of(old), Happening("RolledBack", told, str(old.revision)))
 
     def revisions(self, key: FunctionKey) -> list[Kept]:
         return self._view.find(key).revisions()

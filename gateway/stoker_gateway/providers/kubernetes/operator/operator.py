@@ -174,7 +174,7 @@ class Operator:
                 text = f"set back what was changed in the Deployment: {named(fields)}"
                 log.warning("%s: %s", key, text)
                 happening = Happening("SetBack", text, str(stored.generation), warns=False)
-                await self._events.tell(key, self._reconciler.owner(function), happening)
+                self._events.tell(key, self._reconciler.owner(function), happening)
 
     def _waits(self, key: FunctionKey) -> bool:
         """Whether it was set back just now: it is looked at again when the pause is over."""
@@ -204,7 +204,7 @@ class Operator:
             self.note(key)  # it was changed since, and is looked at again
         if error is not None:
             happening = Happening(reason_of(error), one_line(str(error)), f"{function.metadata.generation} {error}")
-            await self._events.tell(key, self._reconciler.owner(function), happening)
+            self._events.tell(key, self._reconciler.owner(function), happening)
 
     def _status(self, key: FunctionKey, function: Function, error: StokerError | None) -> Manifest:
         stored = self._view.get(key)
