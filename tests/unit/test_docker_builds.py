@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -64,8 +65,48 @@ def test_the_command_fits_the_client() -> None:
     buildx, built_in = Client("/b/docker", has_buildx=True), Client("/d/docker", has_buildx=False)
     assert buildx.build() == ["/b/docker", "buildx", "build", "--load", "--progress=plain"]
     assert built_in.build() == ["/d/docker", "build", "--progress=plain"]
-    assert buildx.environment({"A": "1"}) == {"A": "1"}
-    assert built_in.environment({"A": "1"}) == {"A": "1", "DOCKER_BUILDKIT": "1"}
+    given = {"A": "1", "BUILDX_GIT_INFO": "true"}
+    assert buildx.environment(given).items() >= {"A": "1", "BUILDX_GIT_INFO": "false"}.items()
+    assert "DOCKER_BUILDKIT" not in buildx.environment(given)
+    assert built_in.environment(given) == {**buildx.environment(given), "DOCKER_BUILDKIT": "1"}
+
+
+EVIL_CONFIG = """[core]
+repositoryformatversion = 1
+bare = false
+worktree = .
+[extensions]
+partialClone = origin
+[remote "origin"]
+url = ext::./evil
+promisor = true
+[protocol "ext"]
+allow = always
+"""
+
+
+@pytest.mark.parametrize("place", [".", ".git"])
+def test_a_context_that_is_a_repository_runs_nothing_where_a_client_asks_git_about_it(
+    tmp_path: Path, place: str
+) -> None:
+    """buildx runs these commands in the context."""
+    repository = tmp_path / place
+    for folder in ("objects/info", "objects/pack", "refs/heads"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "HEAD").write_text("1" * 40 + "\n")
+    (repository / "config").write_text(EVIL_CONFIG.replace("worktree = .", f"worktree = {tmp_path}"))
+    evil, ran = tmp_path / "evil", tmp_path / "ran"
+    evil.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    evil.chmod(0o755)
+
+    def ask(environment: dict[str, str]) -> bool:
+        for command in ("rev-parse --is-inside-work-tree", "show --format=%H HEAD --quiet --"):
+            subprocess.run(["git", *command.split()], cwd=tmp_path, env=environment, capture_output=True)
+        return ran.exists()
+
+    plain = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert not ask(Client("docker", has_buildx=True).environment(plain))
+    assert ask(plain), "this git would not have run it anyway"
 
 
 @pytest.mark.parametrize("text", ["linux/amd64,linux/arm64", "--load", "linux", "linux/arm/v7/x"])

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from stoker_sdk.errors import StokerError
 from stoker_sdk.programs import find_program, output_of
@@ -19,6 +20,18 @@ REASON = "images are built and pushed with it"
 _VERSION = re.compile(r"\bversion (\d+)\.")
 _BUILT_IN = range(19, 23)
 """Major releases that have BuildKit's client in themselves."""
+_WITHOUT_GIT: Final = {
+    "BUILDX_GIT_INFO": "false",
+    "BUILDX_GIT_LABELS": "false",
+    "GIT_DIR": os.devnull,
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "explicit",
+    "GIT_ALLOW_PROTOCOL": "none",
+}
+"""buildx asks git about the context, and a repository's own settings name programs that git runs: a context is no
+repository, whatever files it has. The first two are for buildx, the others for a git that is run nevertheless.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,8 @@ class Client:
         return [self.program, *(("buildx", "build", "--load") if self.has_buildx else ("build",)), "--progress=plain"]
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        return {**environment} if self.has_buildx else {**environment, "DOCKER_BUILDKIT": "1"}
+        built_in = {} if self.has_buildx else {"DOCKER_BUILDKIT": "1"}
+        return {**environment, **_WITHOUT_GIT, **built_in}
 
 
 def find_client(environment: Mapping[str, str]) -> Client:
