@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, StreamReader, TCPConnector, UnixConnector
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, StreamReader, TCPConnector, UnixConnector
 
 from stoker_sdk.credentials import basic_authorization
 from stoker_sdk.data_dir import ADMIN
@@ -198,6 +198,7 @@ def _session(address: str, authorization: str) -> ClientSession:
         f"http://{place}" if kind == "tcp" else "http://platform",
         connector=TCPConnector(limit=0) if kind == "tcp" else UnixConnector(place, limit=0),
         headers={"Authorization": authorization} if authorization else None,
+        cookie_jar=DummyCookieJar(),  # one function's cookies are not for another, nor for who calls next
         timeout=ClientTimeout(total=_SECONDS),
         read_bufsize=_MAX_LINE,
     )
