@@ -6,15 +6,14 @@ BuildKit makes only the stages that the last one needs, so a stage `test` that n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 TEST_STAGE: Final = "test"
 
 FROM: Final = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE)
-_COPIED: Final = re.compile(r"(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=(\S+)", re.IGNORECASE)
-_MOUNTED: Final = re.compile(r"--mount=(?:\S*,)?from=([^,\s]+)", re.IGNORECASE)
+_FLAG: Final = re.compile(r"--(\S+)(?:\s+|$)")
 _CONTINUED: Final = re.compile(r"\\[ \t]*$")
 
 
@@ -34,7 +33,8 @@ def read_stages(dockerfile: str) -> list[Stage]:
         if start:
             stages.append(Stage((start[2] or str(len(stages))).lower(), frozenset({start[1].lower()})))
         elif stages:
-            sources = {name.lower() for name in sources_of(instruction)}
+            name, flags, _ = split(instruction)
+            sources = {source.lower() for source in sources_of(name, flags)}
             stages[-1] = Stage(stages[-1].name, stages[-1].sources | sources)
     return stages
 
@@ -54,12 +54,32 @@ def leaves_out_tests(dockerfile: str) -> bool:
     return TEST_STAGE not in needed
 
 
-def sources_of(instruction: str) -> list[str]:
+def sources_of(name: str, flags: Sequence[str]) -> list[str]:
     """The stages and images that a COPY, ADD or RUN takes files from."""
-    copied = _COPIED.match(instruction)
-    if copied:
-        return [copied[1]]
-    return _MOUNTED.findall(instruction) if instruction[:3].upper() == "RUN" else []
+    if name in ("COPY", "ADD"):
+        return [flag.partition("=")[2] for flag in flags if flag.startswith("--from=")]
+    if name == "RUN":
+        return [text for flag in flags for key, text in mount_of(flag) if key == "from"]
+    return []
+
+
+def split(instruction: str) -> tuple[str, list[str], str]:
+    """Its name in upper case, its flags (`--KEY=VALUE`), and what follows them."""
+    name, *after = re.split(r"[\t ]+", instruction, maxsplit=1)
+    rest = "".join(after).strip()
+    flags = []
+    while match := _FLAG.match(rest):
+        flags.append(f"--{match[1]}")
+        rest = rest[match.end() :]
+    return name.upper(), flags, rest
+
+
+def mount_of(flag: str) -> list[tuple[str, str]]:
+    """The keys of a `--mount=`, in lower case, and their values, as often as they are there; none of another flag."""
+    if not flag.startswith("--mount="):
+        return []
+    parts = (part.partition("=") for part in flag.removeprefix("--mount=").split(","))
+    return [(key.lower(), text) for key, _, text in parts]
 
 
 def instructions(dockerfile: str) -> Iterator[str]:

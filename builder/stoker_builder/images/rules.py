@@ -8,11 +8,11 @@ image is its owner's business.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from stoker_builder.images.dockerfile import FROM, instructions, sources_of
+from stoker_builder.images.dockerfile import FROM, instructions, mount_of, sources_of, split
 from stoker_sdk.errors import BadInput
 
 _INSTRUCTIONS: Final = frozenset(
@@ -31,7 +31,6 @@ _MOUNTS: Final = ("bind", "cache", "secret", "tmpfs")
 
 _DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape)\s*=", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_FLAG: Final = re.compile(r"--(\S+)\s+")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _PLATFORM: Final = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|STAGE)")
 """Arguments that have a value of BuildKit's own."""
@@ -51,11 +50,10 @@ def checked(dockerfile: str, arguments: Mapping[str, str], prefix: str, scope: s
     lines = ["# Checked."]  # A directive behind a comment is none.
     reader = _Reader(arguments, prefix)
     for instruction in instructions(dockerfile):
-        flags, rest = reader.read(instruction)
+        name, flags, rest = reader.read(instruction)
         if any(_type_of(flag) == "secret" for flag in flags):
             lines.append(f"ARG STOKER_SCOPE={mark}")
-        word = re.split(r"[\t ]", instruction, maxsplit=1)[0]
-        lines.append(" ".join([word, *(_scoped(flag, mark) for flag in flags), rest]))
+        lines.append(" ".join([name, *(_scoped(flag, mark) for flag in flags), rest]))
     return "\n".join(lines) + "\n"
 
 
@@ -67,13 +65,13 @@ class _Reader:
         self._stages: set[str] = set()
         self._begun = False
 
-    def read(self, instruction: str) -> tuple[list[str], str]:
-        """The instruction's flags and what follows them. Raises `BadInput`."""
-        word, *after = re.split(r"[\t ]+", instruction, maxsplit=1)
-        name, rest = word.upper(), "".join(after)
+    def read(self, instruction: str) -> tuple[str, list[str], str]:
+        """As `split`. Raises `BadInput`."""
+        name, flags, rest = split(instruction)
         if name not in _INSTRUCTIONS:
-            raise BadInput(f"Dockerfile: {word[:40]!r} is not allowed in a push")
-        flags, rest = _flags(name, rest.strip())
+            raise BadInput(f"Dockerfile: {name[:40]!r} is not allowed in a push")
+        for flag in flags:
+            _check_flag(name, flag)
         if name in ("RUN", "COPY", "ADD") and "<<" in rest:
             raise BadInput(f"Dockerfile: {name} with a here-document is not allowed in a push: put it into a file")
         if name == "ADD" and re.search(r"://|\$|git@", rest):
@@ -82,9 +80,9 @@ class _Reader:
             self._take(instruction)
         if name == "FROM":
             self._from(instruction)
-        for source in sources_of(instruction):
+        for source in sources_of(name, flags):
             self._check_image(source, "takes files from")
-        return flags, rest
+        return name, flags, rest
 
     def _take(self, instruction: str) -> None:
         found = _ARG.match(instruction)
@@ -123,39 +121,27 @@ def _check_text(dockerfile: str) -> None:
             raise BadInput("Dockerfile: a line that ends in two backslashes is not allowed in a push")
 
 
-def _flags(name: str, rest: str) -> tuple[list[str], str]:
-    flags = []
-    while match := _FLAG.match(rest):
-        _check_flag(name, match[1])
-        flags.append(f"--{match[1]}")
-        rest = rest[match.end() :]
-    return flags, rest
-
-
 def _check_flag(name: str, flag: str) -> None:
+    """BuildKit reads a line byte by byte here, and takes a byte within a letter beyond ASCII for a space."""
+    text = flag.removeprefix("--")
     allowed = _FLAGS.get(name, ())
-    if not (flag.partition("=")[0] in allowed or flag in allowed) or set(flag) & set("\"'\\$"):
-        raise BadInput(f"Dockerfile: {name} --{flag[:60]} is not allowed in a push")
-    if flag.startswith("mount=") and _type_of(f"--{flag}") not in _MOUNTS:
-        raise BadInput(f"Dockerfile: {name} --{flag[:60]} is not allowed in a push")
+    is_plain = text.isascii() and "--" not in text and not set(text) & set("\"'\\$")
+    if not is_plain or not (text.partition("=")[0] in allowed or text in allowed):
+        raise BadInput(f"Dockerfile: {name} {flag[:60]} is not allowed in a push")
+    if text.startswith("mount=") and _type_of(flag) not in _MOUNTS:
+        raise BadInput(f"Dockerfile: {name} {flag[:60]} is not allowed in a push")
 
 
 def _type_of(flag: str) -> str:
     """Of a mount; empty for another flag."""
-    return dict(_mount(flag)).get("type", "bind") if flag.startswith("--mount=") else ""
-
-
-def _mount(flag: str) -> Iterator[tuple[str, str]]:
-    for part in flag.partition("=")[2].split(","):
-        key, _, value = part.partition("=")
-        yield key.lower(), value
+    return dict(mount_of(flag)).get("type", "bind") if flag.startswith("--mount=") else ""
 
 
 def _scoped(flag: str, mark: str) -> str:
     """A cache folder's name, which is its path where none is given, with whose it is."""
     if _type_of(flag) != "cache":
         return flag
-    parts = dict(_mount(flag))
+    parts = dict(mount_of(flag))
     target = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
     id = f"{mark}-{parts.pop('id', '') or target}"
     return "--mount=" + ",".join([*(f"{key}={value}" if value else key for key, value in parts.items()), f"id={id}"])
