@@ -13,6 +13,7 @@ from stoker_sdk.errors import BadInput
 
 PREFIX = "registry.example.org:5000/pushed"
 HEAD = "FROM debian:12 AS base\n"
+SPACES = "\u0085\u00a0\u1680\u2003\u2028\u3000"
 
 
 def check(text: str, scope: str = "me", **arguments: str) -> str:
@@ -69,6 +70,12 @@ def check(text: str, scope: str = "me", **arguments: str) -> str:
         ("ARG A=x B=y\nFROM $A\n", "one NAME=VALUE"),
         ("ARG TARGETOS=x\nFROM $TARGETOS/y\n", "one NAME=VALUE"),
         (HEAD + "COPY --from=$X / /\n", "is not allowed"),
+        *((HEAD + f"RUN a \\{space}\nRUN --network=host b\n", "white space") for space in SPACES),
+        (HEAD + "RUN a\u00a0b\n", "white space"),
+        (HEAD + "RUN a \\ \\\n", "ends in a backslash"),
+        ("FROM debian:12 AS b\u00e4se\n", "a stage's name"),
+        ("FROM debian:12 AS 0\n", "a stage's name"),
+        ("FROM debian:12 AS a/b\n", "a stage's name"),
         ("", "there is no Dockerfile"),
     ],
 )

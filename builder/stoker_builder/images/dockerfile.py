@@ -93,7 +93,7 @@ def instructions(dockerfile: str) -> Iterator[str]:
         if _CONTINUED.search(begun):
             begun = _CONTINUED.sub("", begun)
         else:
-            yield begun.rstrip()
+            yield begun.rstrip(" \t")
             begun = ""
     if begun:
-        yield begun.rstrip()
+        yield begun.rstrip(" \t")

@@ -31,6 +31,7 @@ _MOUNTS: Final = ("bind", "cache", "secret", "tmpfs")
 
 _DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape)\s*=", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_STAGE: Final = re.compile(r"[a-z][a-z0-9._-]*")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _PLATFORM: Final = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|STAGE)")
 """Arguments that have a value of BuildKit's own."""
@@ -53,7 +54,10 @@ def checked(dockerfile: str, arguments: Mapping[str, str], prefix: str, scope: s
         name, flags, rest = reader.read(instruction)
         if any(_type_of(flag) == "secret" for flag in flags):
             lines.append(f"ARG STOKER_SCOPE={mark}")
-        lines.append(" ".join([name, *(_scoped(flag, mark) for flag in flags), rest]))
+        line = " ".join([name, *(_scoped(flag, mark) for flag in flags), rest])
+        if line.endswith("\\"):
+            raise BadInput(f"Dockerfile: {line[:60]!r} ends in a backslash, and nothing is left to follow it")
+        lines.append(line)
     return "\n".join(lines) + "\n"
 
 
@@ -97,6 +101,10 @@ class _Reader:
         self._begun = True
         self._check_image(found[1], "is made from")
         if found[2]:
+            if not _STAGE.fullmatch(found[2].lower()):
+                raise BadInput(
+                    f"Dockerfile: {found[2][:60]!r} is not a stage's name: letters, digits, '.', '_' and '-'"
+                )
             self._stages.add(found[2].lower())
 
     def _check_image(self, text: str, what: str) -> None:
@@ -113,6 +121,8 @@ def _check_text(dockerfile: str) -> None:
     for line in dockerfile.split("\n"):
         if _CONTROL.search(line.rstrip("\r")) or "\ufeff" in line:
             raise BadInput("Dockerfile: control characters are not allowed in a push")
+        if any(letter.isspace() and letter not in " \t\r" for letter in line):
+            raise BadInput("Dockerfile: white space other than spaces and tabs is not allowed in a push")
         if _DIRECTIVE.match(line.strip()):
             raise BadInput(
                 f"Dockerfile: {line.strip()[:60]!r} is not allowed in a push: the platform has its own reader"
