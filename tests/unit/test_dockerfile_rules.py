@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stoker_builder.images.builder import Order
+from stoker_builder.images.context import prepare_context
 from stoker_builder.images.dockerfile import instructions
 from stoker_builder.images.rules import checked
+from stoker_builder.request import BuildRequest
 from stoker_builder.templates import list_templates
+from stoker_sdk.archive import BuildSettings
 from stoker_sdk.errors import BadInput
 
 PREFIX = "registry.example.org:5000/pushed"
@@ -30,6 +36,9 @@ def check(text: str, scope: str = "me", **arguments: str) -> str:
         ("\ufeff# syntax=evil\n" + HEAD, "control characters"),
         (HEAD + "RUN a\x0bb\n", "control characters"),
         (HEAD + "RUN a\rRUN --security=insecure b\n", "control characters"),
+        ("# a\r" + HEAD, "control characters"),
+        (HEAD + "RUN a\r\r\n", "control characters"),
+        (HEAD + "RUN a\udce9b\n", "not UTF-8"),
         (HEAD + "RUN --security=insecure id\n", "RUN --security=insecure is not allowed"),
         (HEAD + "RUN --network=host id\n", "RUN --network=host is not allowed"),
         (HEAD + "run\t--network=host id\n", "--network=host is not allowed"),
@@ -98,6 +107,33 @@ def test_our_own_templates_are_allowed_and_keep_their_words(template: object) ->
     before = [re.sub(r"\s+", " ", line) for line in instructions(text)]
     after = [re.sub(r"\s+", " ", re.sub(r",id=[0-9a-f]{20}-/root/[.a-z/]+", "", line)) for line in written]
     assert after == before
+
+
+def test_lines_may_end_as_windows_ends_them() -> None:
+    assert check((HEAD + "RUN a \\\n b\n").replace("\n", "\r\n")) == check(HEAD + "RUN a \\\n b\n")
+
+
+def test_what_was_read_is_what_is_built_whatever_its_bytes_are(tmp_path: Path) -> None:
+    """Also a text that equals its own checked form once it is decoded."""
+    (tmp_path / "greet").mkdir()
+    source = tmp_path / "greet" / "Dockerfile"
+
+    def built(data: bytes, **rules: Any) -> bytes:
+        source.write_bytes(data)
+        source.chmod(0o444)
+        request = BuildRequest(BuildSettings("greet", "dockerfile"), tmp_path / "greet", None, {}, None)
+        context, text = prepare_context(Order(request, context=tmp_path / "context", **rules))
+        source.unlink()
+        assert (context / "Dockerfile").read_bytes() == text.encode(errors="surrogateescape")
+        return (context / "Dockerfile").read_bytes()
+
+    checked_form = check(HEAD + "RUN a\n").encode()
+    assert built(checked_form, dockerfile=check) == checked_form
+    for data in (checked_form.replace(b"\nRUN", b"\rRUN"), checked_form.replace(b"RUN a", b"RUN \xe9")):
+        with pytest.raises(BadInput):
+            built(data, dockerfile=check)
+        source.unlink()
+        assert built(data) == data, "what is built by hand is built as it is"
 
 
 def test_nothing_before_the_first_line_is_a_directive() -> None:

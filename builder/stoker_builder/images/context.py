@@ -55,17 +55,20 @@ def prepare_context(order: Order) -> tuple[Path, str]:
     order's `dockerfile` raises.
     """
     context = write_context(order.request, order.context)
-    found = dockerfile_of(context)
-    wanted = order.dockerfile(found)
-    if wanted != found:
-        (context / "Dockerfile").write_text(wanted)
+    wanted = order.dockerfile(dockerfile_of(context))
+    if wanted:
+        path = context / "Dockerfile"
+        path.unlink(missing_ok=True)  # which may be read-only
+        path.write_bytes(wanted.encode(errors="surrogateescape"))
     return context, wanted
 
 
 def dockerfile_of(context: Path) -> str:
-    """The Dockerfile's text; empty where there is none, which BuildKit says better."""
+    """The Dockerfile's text; empty where there is none, which BuildKit says better. No byte is lost: line ends stay, and
+    what is not UTF-8 are surrogates.
+    """
     path = context / "Dockerfile"
-    return path.read_text(errors="replace") if path.is_file() else ""
+    return path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
 
 
 def _template(request: BuildRequest) -> Template | None:

@@ -44,6 +44,7 @@ def checked(dockerfile: str, arguments: Mapping[str, str], prefix: str, scope: s
     `arguments` are all that the build is given. Images under `prefix` belong to others, by whatever name the registry
     is called. `scope` says whose build it is: cache folders, and steps that see a secret, are shared with no other.
     """
+    dockerfile = dockerfile.replace("\r\n", "\n")
     if not dockerfile.strip():
         raise BadInput("there is no Dockerfile to build from")
     _check_text(dockerfile)
@@ -118,16 +119,20 @@ class _Reader:
 
 
 def _check_text(dockerfile: str) -> None:
+    try:
+        dockerfile.encode()
+    except UnicodeEncodeError:
+        raise BadInput("Dockerfile: it is not UTF-8: write it anew in that") from None
     for line in dockerfile.split("\n"):
-        if _CONTROL.search(line.rstrip("\r")) or "\ufeff" in line:
+        if _CONTROL.search(line) or "\ufeff" in line:
             raise BadInput("Dockerfile: control characters are not allowed in a push")
-        if any(letter.isspace() and letter not in " \t\r" for letter in line):
+        if any(letter.isspace() and letter not in " \t" for letter in line):
             raise BadInput("Dockerfile: white space other than spaces and tabs is not allowed in a push")
         if _DIRECTIVE.match(line.strip()):
             raise BadInput(
                 f"Dockerfile: {line.strip()[:60]!r} is not allowed in a push: the platform has its own reader"
             )
-        if line.rstrip("\r \t").endswith("\\\\"):
+        if line.rstrip(" \t").endswith("\\\\"):
             raise BadInput("Dockerfile: a line that ends in two backslashes is not allowed in a push")
 
 
