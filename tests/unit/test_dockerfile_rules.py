@@ -63,6 +63,13 @@ def check(text: str, scope: str = "me", **arguments: str) -> str:
         (HEAD + "ADD http://169.254.169.254/ /x\n", "ADD of an address"),
         (HEAD + "ADD git@example.org:a/b.git /x\n", "ADD of an address"),
         (HEAD + "ARG U=x\nADD $U /x\n", "ADD of an address"),
+        (HEAD + 'ADD ["http:\\/\\/127.0.0.1:8080/x", "/x"]\n', "ADD of an address"),
+        (HEAD + 'ADD ["\\u0068ttp:x", "/x"]\n', "ADD of an address"),
+        (HEAD + "ADD http:/\\/127.0.0.1:8080/x /x\n", "ADD of an address"),
+        (HEAD + "ADD 'http:'//127.0.0.1/x /x\n", "ADD of an address"),
+        (HEAD + "ADD x@host:repo /x\n", "ADD of an address"),
+        (HEAD + "ADD [a-b] /x\n", "ADD of an address"),
+        (HEAD + "ADD \\\n", "ADD of an address"),
         (HEAD + "ONBUILD RUN id\n", "'ONBUILD' is not allowed"),
         (HEAD + "INCLUDE other\n", "'INCLUDE' is not allowed"),
         (f"FROM {PREFIX}/other--repo--them:1\n", "an image of this platform's owners"),
@@ -107,6 +114,11 @@ def test_our_own_templates_are_allowed_and_keep_their_words(template: object) ->
     before = [re.sub(r"\s+", " ", line) for line in instructions(text)]
     after = [re.sub(r"\s+", " ", re.sub(r",id=[0-9a-f]{20}-/root/[.a-z/]+", "", line)) for line in written]
     assert after == before
+
+
+def test_files_of_the_context_may_be_added() -> None:
+    line = "ADD --chown=app:app site-1.0.tar.gz \t*.txt\tsub/ /srv/x_y/"
+    assert check(f"{HEAD}{line}\n").splitlines()[-1] == line
 
 
 def test_lines_may_end_as_windows_ends_them() -> None:

@@ -31,6 +31,8 @@ _MOUNTS: Final = ("bind", "cache", "secret", "tmpfs")
 
 _DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape)\s*=", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_ADDED: Final = re.compile(r"[A-Za-z0-9._/*-]+([ \t]+[A-Za-z0-9._/*-]+)+")
+"""Files that no escape, quote or variable makes an address of."""
 _STAGE: Final = re.compile(r"[a-z][a-z0-9._-]*")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _PLATFORM: Final = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|STAGE)")
@@ -79,8 +81,11 @@ class _Reader:
             _check_flag(name, flag)
         if name in ("RUN", "COPY", "ADD") and "<<" in rest:
             raise BadInput(f"Dockerfile: {name} with a here-document is not allowed in a push: put it into a file")
-        if name == "ADD" and re.search(r"://|\$|git@", rest):
-            raise BadInput("Dockerfile: ADD of an address is not allowed in a push: fetch it in a RUN")
+        if name == "ADD" and not _ADDED.fullmatch(rest):
+            raise BadInput(
+                "Dockerfile: ADD of an address is not allowed in a push, nor of names with more than letters, digits and "
+                "'._/*-': fetch it in a RUN, or use COPY"
+            )
         if name == "ARG" and not self._begun:
             self._take(instruction)
         if name == "FROM":
