@@ -130,12 +130,15 @@ def _check_host(host: str, own_host: str, policy: HostPolicy, asker: _Asker) -> 
 
 
 def _may_name(host: str, policy: HostPolicy, asker: _Asker) -> bool:
-    """What is given to single owners is nobody else's, also not by a wildcard."""
-    given = [each.rpartition("=")[::2] for each in policy.route_hosts]
-    found = [(owner.lower(), one) for owner, one in given if host == one or _covers(one, host) or _covers(host, one)]
-    if owners := {owner for owner, _ in found if owner}:
+    """What is given to single owners is nobody else's, also not by a wildcard, unless the very host is given to others."""
+    given = [(owner.lower(), one) for owner, _, one in (each.rpartition("=") for each in policy.route_hosts)]
+    if any(owner not in ("", asker.owner) for owner, one in given if _covers(host, one)):
+        return False
+    exact = {owner for owner, one in given if one == host}
+    wider = {owner for owner, one in given if _covers(one, host)}
+    if owners := (exact - {""}) or (wider - {""}):
         return asker.owner in owners
-    return any(host == one or _covers(one, host) for _, one in found) or not (given or asker.is_by_forge)
+    return "" in exact | wider or not (given or asker.is_by_forge)
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -146,6 +146,33 @@ def test_a_host_may_be_given_to_one_owner() -> None:
         endpoints_of(key("f"), routed(("shop.example.com", "/")), policy)
 
 
+@pytest.mark.parametrize(
+    ("owner", "host", "has"),
+    [
+        ("alice", "a.x.com", True),
+        ("alice", "*.x.com", False),
+        ("alice", "b.x.com", False),
+        ("alice", "c.y.com", True),
+        ("alice", "*.y.com", False),  # bob's is among these
+        ("alice", "b.y.com", False),
+        ("bob", "b.y.com", True),
+        ("bob", "c.y.com", False),
+        ("bob", "*.y.com", False),
+        ("carol", "both.z.com", True),
+        ("bob", "both.z.com", True),
+        ("alice", "both.z.com", False),
+    ],
+)
+def test_what_is_given_is_neither_more_nor_another_s(owner: str, host: str, has: bool) -> None:
+    given = ("alice=a.x.com", "alice=*.y.com", "bob=b.y.com", "bob=both.z.com", "carol=both.z.com")
+    policy = HostPolicy("faas.example.org", route_hosts=given)
+    if has:
+        assert endpoints_of(key("f"), owned(owner, (host, "/")), policy)[1].host == host
+        return
+    with pytest.raises(BadInput, match="not among those that these routes may name"):
+        endpoints_of(key("f"), owned(owner, (host, "/")), policy)
+
+
 def test_who_pushes_to_a_forge_has_the_hosts_that_were_given_and_no_others() -> None:
     asked = owned("alice", ("shop.example.com", "/")) | {"stoker.dev/account": "github 1"}
     with pytest.raises(BadInput, match="--route-host alice=shop"):
