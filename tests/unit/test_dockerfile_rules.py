@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,15 @@ def check(text: str, scope: str = "me", **arguments: str) -> str:
         ("FROM debian:12 AS b\u00e4se\n", "a stage's name"),
         ("FROM debian:12 AS 0\n", "a stage's name"),
         ("FROM debian:12 AS a/b\n", "a stage's name"),
+        (HEAD + "#" * 65536, "larger than 64 KiB"),
+        (HEAD + "# " + "\u00e9" * 32768, "larger than 64 KiB"),
+        (HEAD + f"COPY --from {PREFIX}/other:1 /a /b\n", "COPY --from is not allowed"),
+        (HEAD + "RUN --mount type=ssh id\n", "RUN --mount is not allowed"),
+        ("FROM --platform=$X debian:12\n", "is not allowed"),
+        ("FROM --platform=${TARGETPLATFORM:-$X} debian:12\n", "is not allowed"),
+        ("FROM --platform=${TARGETPLATFORM debian:12\n", "is not allowed"),
+        ("FROM --platform=${TARGETPLATFORM:+x} debian:12\n", "is not allowed"),
+        (HEAD + "COPY --chown=$TARGETPLATFORM a b\n", "is not allowed"),
         ("", "there is no Dockerfile"),
     ],
 )
@@ -114,6 +124,29 @@ def test_our_own_templates_are_allowed_and_keep_their_words(template: object) ->
     before = [re.sub(r"\s+", " ", line) for line in instructions(text)]
     after = [re.sub(r"\s+", " ", re.sub(r",id=[0-9a-f]{20}-/root/[.a-z/]+", "", line)) for line in written]
     assert after == before
+
+
+@pytest.mark.parametrize(
+    "platform",
+    [
+        "linux/arm64",
+        "$BUILDPLATFORM",
+        "${BUILDPLATFORM}",
+        "${TARGETPLATFORM:-linux/amd64}",
+        "${TARGETPLATFORM:-linux/arm/v7}",
+    ],
+)
+def test_a_base_may_be_of_a_platform(platform: str) -> None:
+    """The last two are how OpenFaaS's own templates begin."""
+    line = f"FROM --platform={platform} debian:12 AS base"
+    assert check(f"{line}\nCOPY --link a b\n").splitlines()[1:] == [line, "COPY --link a b"]
+
+
+def test_a_large_dockerfile_is_read_at_once() -> None:
+    lines = HEAD + "RUN a" + "\\x\\\n" * 16_000 + "b\n"
+    began = time.process_time()
+    check(lines)
+    assert time.process_time() - began < 1
 
 
 def test_files_of_the_context_may_be_added() -> None:

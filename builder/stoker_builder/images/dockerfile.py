@@ -89,10 +89,10 @@ def instructions(dockerfile: str) -> Iterator[str]:
         text = line.rstrip("\r")
         if not text.strip() or text.lstrip().startswith("#"):
             continue
-        begun += text if begun else text.lstrip()
-        if _CONTINUED.search(begun):
-            begun = _CONTINUED.sub("", begun)
-        else:
+        text = text if begun else text.lstrip()
+        continued = _CONTINUED.search(text)
+        begun += text[: continued.start()] if continued else text
+        if not continued:
             yield begun.rstrip(" \t")
             begun = ""
     if begun:

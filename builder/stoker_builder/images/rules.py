@@ -20,14 +20,16 @@ _INSTRUCTIONS: Final = frozenset(
     + ("STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 )
 _FLAGS: Final = {
-    "FROM": ("platform",),
-    "COPY": ("from", "chown", "chmod", "link"),
-    "ADD": ("from", "chown", "chmod", "link"),
-    "RUN": ("mount", "network=none"),
-    "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
+    "FROM": ("platform=",),
+    "COPY": ("from=", "chown=", "chmod=", "link", "link="),
+    "ADD": ("from=", "chown=", "chmod=", "link", "link="),
+    "RUN": ("mount=", "network=none"),
+    "HEALTHCHECK": ("interval=", "timeout=", "start-period=", "start-interval=", "retries="),
 }
-"""What may stand behind `--`; a value, where only that one may."""
+"""What may stand behind `--`: with a value, where it ends in `=`. Without, BuildKit may take the next word for it."""
 _MOUNTS: Final = ("bind", "cache", "secret", "tmpfs")
+_MAX_SIZE: Final = 64 * 1024
+"""Bytes."""
 
 _DIRECTIVE: Final = re.compile(r"#\s*(syntax|escape)\s*=", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -37,6 +39,8 @@ _STAGE: Final = re.compile(r"[a-z][a-z0-9._-]*")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _PLATFORM: Final = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|STAGE)")
 """Arguments that have a value of BuildKit's own."""
+_OF_PLATFORM: Final = re.compile(r"--platform=\$((TARGET|BUILD)PLATFORM|\{(TARGET|BUILD)PLATFORM(:-[a-z0-9/]+)?\})")
+"""What a FROM may have a variable in."""
 _ARG: Final = re.compile(r"ARG\s+([A-Za-z_]\w*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?\s*$", re.IGNORECASE)
 
 
@@ -125,9 +129,11 @@ class _Reader:
 
 def _check_text(dockerfile: str) -> None:
     try:
-        dockerfile.encode()
+        size = len(dockerfile.encode())
     except UnicodeEncodeError:
         raise BadInput("Dockerfile: it is not UTF-8: write it anew in that") from None
+    if size > _MAX_SIZE:
+        raise BadInput(f"Dockerfile: it is larger than {_MAX_SIZE >> 10} KiB: put what its steps do into scripts")
     for line in dockerfile.split("\n"):
         if _CONTROL.search(line) or "\ufeff" in line:
             raise BadInput("Dockerfile: control characters are not allowed in a push")
@@ -143,10 +149,13 @@ def _check_text(dockerfile: str) -> None:
 
 def _check_flag(name: str, flag: str) -> None:
     """BuildKit reads a line byte by byte here, and takes a byte within a letter beyond ASCII for a space."""
+    if name == "FROM" and _OF_PLATFORM.fullmatch(flag):
+        return
     text = flag.removeprefix("--")
     allowed = _FLAGS.get(name, ())
     is_plain = text.isascii() and "--" not in text and not set(text) & set("\"'\\$")
-    if not is_plain or not (text.partition("=")[0] in allowed or text in allowed):
+    is_allowed = any(text.startswith(each) if each.endswith("=") else text == each for each in allowed)
+    if not is_plain or not is_allowed:
         raise BadInput(f"Dockerfile: {name} {flag[:60]} is not allowed in a push")
     if text.startswith("mount=") and _type_of(flag) not in _MOUNTS:
         raise BadInput(f"Dockerfile: {name} {flag[:60]} is not allowed in a push")
