@@ -130,7 +130,7 @@ def _check_host(host: str, own_host: str, policy: HostPolicy, asker: _Asker) -> 
 
 
 def _may_name(host: str, policy: HostPolicy, asker: _Asker) -> bool:
-    """What is given to single owners is nobody else's, also not by a wildcard, unless the very host is given to others."""
+    """What is given to single owners is nobody else's, also not by a wildcard, but where it is given itself."""
     given = [(owner.lower(), one) for owner, _, one in (each.rpartition("=") for each in policy.route_hosts)]
     if any(owner not in ("", asker.owner) for owner, one in given if _covers(host, one)):
         return False

@@ -64,8 +64,8 @@ def prepare_context(order: Order) -> tuple[Path, str]:
 
 
 def dockerfile_of(context: Path) -> str:
-    """The Dockerfile's text; empty where there is none, which BuildKit says better. No byte is lost: line ends stay, and
-    what is not UTF-8 are surrogates.
+    """The Dockerfile's text; empty where there is none, which BuildKit says better. No byte is lost: line ends
+    stay, and what is not UTF-8 are surrogates.
     """
     path = context / "Dockerfile"
     return path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""

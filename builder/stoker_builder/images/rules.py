@@ -87,8 +87,8 @@ class _Reader:
             raise BadInput(f"Dockerfile: {name} with a here-document is not allowed in a push: put it into a file")
         if name == "ADD" and not _ADDED.fullmatch(rest):
             raise BadInput(
-                "Dockerfile: ADD of an address is not allowed in a push, nor of names with more than letters, digits and "
-                "'._/*-': fetch it in a RUN, or use COPY"
+                "Dockerfile: ADD of an address is not allowed in a push, nor of a name with more than letters, digits "
+                "and '._/*-': fetch it in a RUN, or use COPY"
             )
         if name == "ARG" and not self._begun:
             self._take(instruction)
