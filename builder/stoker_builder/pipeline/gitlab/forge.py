@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from stoker_builder.pipeline.execution import Executor
 from stoker_builder.pipeline.forge import Remote, patiently
@@ -38,7 +39,7 @@ from stoker_builder.pipeline.reports import (
 from stoker_builder.pipeline.runs import Runs
 from stoker_builder.pipeline.store import RunStore
 from stoker_builder.pipeline.webhook_body import read_body
-from stoker_sdk.errors import NotFound, StokerError, Unauthorized, Unavailable
+from stoker_sdk.errors import Conflict, NotFound, StokerError, Unauthorized, Unavailable
 from stoker_sdk.ids import UserIds
 from stoker_sdk.runs import GONE, QUEUED, Push, Run
 
@@ -86,7 +87,28 @@ class GitLabForge:
         return (web.post("/gitlab/webhook", self._receive),)
 
     async def head(self, push: Push) -> str:
-        return await patiently(lambda: self._head(push.details[ID], push.owner, push.repository, push.branch))
+        """Raises `Conflict` for the end of a project that is not known to have been: hooks' secrets are in many hands,
+        and GitLab knows nothing of what is gone.
+        """
+        head = await patiently(lambda: self._head(push.details[ID], push.owner, push.repository, push.branch))
+        known = await self._known(push)
+        if head != GONE and known is None:
+            sha = head if head == push.sha else ""
+            await self._memory.note(Connected(int(push.details[ID]), push.owner, push.repository, push.branch, sha))
+        elif head == push.sha == GONE:
+            if known is None:
+                raise Conflict(
+                    f"{push.owner}/{push.repository} is not known as GitLab's project {push.details[ID]} with branch "
+                    f"{push.branch}, so none of its functions is removed: `stoker remove --force` does it by hand"
+                )
+            await self._memory.note(replace(known, gone=True))
+        return head
+
+    async def _known(self, push: Push) -> Connected | None:
+        """What is remembered of the push's project, as GitLab itself has named it."""
+        known = await self._memory.by_id(int(push.details[ID]))
+        names = push.owner.lower(), push.repository.lower()
+        return known if known is not None and (known.names, known.branch) == (names, push.branch) else None
 
     async def _head(self, id: str, owner: str, name: str, branch: str) -> str:
         """The commit of the default branch; `GONE` when it is another one now, or the project has another name."""
@@ -185,9 +207,9 @@ class GitLabForge:
     async def _accept(self, push: Push, *, at_head: bool = False) -> str:
         self._executor.prepare()
         run = await self.runs.accept(push, at_head=at_head)
-        await self._memory.note(
-            Connected(int(push.details[ID]), push.owner, push.repository, push.branch, push.sha, gone=push.sha == GONE)
-        )
+        known = await self._known(push)
+        if known is not None and push.sha != GONE:
+            await self._memory.note(replace(known, sha=push.sha, gone=False))
         return f"run {run.id}"
 
 
