@@ -19,6 +19,10 @@ from stoker_sdk.archive import BuildSettings
 from stoker_sdk.errors import BadInput
 
 PREFIX = "registry.example.org:5000/pushed"
+OURS = [
+    *(file for template in list_templates() for file in template.path.rglob("Dockerfile")),
+    *Path(__file__).parents[2].glob("stack-examples/**/Dockerfile"),
+]
 HEAD = "FROM debian:12 AS base\n"
 SPACES = "\u0085\u00a0\u1680\u2003\u2028\u3000"
 
@@ -117,9 +121,9 @@ def test_an_argument_of_the_stack_counts_as_the_dockerfile_s_own() -> None:
         check(text, BASE=f"{PREFIX}/other")
 
 
-@pytest.mark.parametrize("template", [each for each in list_templates() if (each.path / "Dockerfile").is_file()])
-def test_our_own_templates_are_allowed_and_keep_their_words(template: object) -> None:
-    text = (template.path / "Dockerfile").read_text()  # type: ignore[attr-defined]
+@pytest.mark.parametrize("file", OURS, ids=lambda file: file.parent.name)
+def test_our_own_templates_are_allowed_and_keep_their_words(file: Path) -> None:
+    text = file.read_text()
     written = [line for line in instructions(check(text)) if not line.startswith("ARG STOKER_SCOPE=")]
     before = [re.sub(r"\s+", " ", line) for line in instructions(text)]
     after = [re.sub(r"\s+", " ", re.sub(r",id=[0-9a-f]{20}-/root/[.a-z/]+", "", line)) for line in written]
