@@ -7,6 +7,7 @@ nothing else; and whatever it started ends with it, also what tried to hide in a
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import resource
 import select
@@ -33,6 +34,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _WATCH_EVERY = 200
 """Milliseconds."""
+_REAP_EVERY = 0.01
+"""Seconds."""
 
 
 class TimedOut(StokerError):
@@ -103,24 +106,27 @@ class Children:
 
         Negative for a signal, as in `subprocess`. Raises `TimedOut`, and whatever `check` raises.
         """
-        process = _start(program, self._confinement)
+        lines = _Lines(on_line)
+        process = None
         try:
-            self._relay(process, program, _Lines(on_line))
-            code = process.wait()
+            process = _start(program, self._confinement)
+            self._relay(process, program, lines)
         finally:
-            _kill_group(process)
-            process.wait()
-            _kill_orphans(self.kept)
-            assert process.stdout is not None
-            process.stdout.close()
+            try:
+                _end_all(process, self.kept)
+            finally:
+                _end_all(process, self.kept)  # what cancels a build may have cut the first one short
+            if process is not None and process.stdout is not None:
+                with process.stdout:
+                    lines.read_rest(process.stdout.fileno())
         self._check(True)
-        return code
+        assert process.returncode is not None
+        return process.returncode
 
     def _relay(self, process: subprocess.Popen[bytes], program: Program, lines: _Lines) -> None:
         """Pass the output on until the program itself has ended; its descendants are not waited for."""
         assert process.stdout is not None
         output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
-        os.set_blocking(output, False)
         deadline = time.monotonic() + program.limits.seconds
         poll = select.poll()
         poll.register(output, select.POLLIN)
@@ -128,7 +134,7 @@ class Children:
         try:
             while True:
                 ready = dict(poll.poll(_WATCH_EVERY))
-                _reap_orphans({process.pid, *self.kept})
+                _reap({process.pid, *self.kept})
                 self._check(False)
                 if output in ready and not lines.read(output):
                     poll.unregister(output)
@@ -136,12 +142,8 @@ class Children:
                     break
                 if time.monotonic() > deadline:
                     raise TimedOut(f"took longer than {program.limits.seconds:g} seconds")
-            while lines.read(output, until_empty=True):
-                if time.monotonic() > deadline:
-                    break
         finally:
             os.close(ended)
-            lines.end()
 
 
 class _Lines:
@@ -152,12 +154,12 @@ class _Lines:
         self._rest = b""
         self._count = 0
 
-    def read(self, descriptor: int, *, until_empty: bool = False) -> bool:
-        """Read once. False at the end of the stream; with `until_empty` also if nothing is there now."""
+    def read(self, descriptor: int) -> bool:
+        """Read once. False at the end of the stream."""
         try:
             data = os.read(descriptor, _LONGEST)
         except BlockingIOError:
-            return not until_empty
+            return True
         *whole, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST:
             whole, self._rest = [*whole, self._rest], b""
@@ -165,7 +167,11 @@ class _Lines:
             self._pass(line)
         return bool(data)
 
-    def end(self) -> None:
+    def read_rest(self, pipe: int) -> None:
+        """What the pipe holds at most, so that nobody who still writes goes on with it for ever."""
+        for _ in range(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) // _LONGEST + 1):
+            if not self.read(pipe):
+                break
         if self._rest:
             self._pass(self._rest)
         if self._count > MAX_LINES:
@@ -203,6 +209,8 @@ def _start(program: Program, confinement: Confinement) -> subprocess.Popen[bytes
         umask=0o022,
         preexec_fn=lambda: _confine(program, confinement),  # safe: this process has one thread
     )
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
     give_way(process.pid)
     return process
 
@@ -244,35 +252,39 @@ def _lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (bound, bound))
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+def _end_all(process: subprocess.Popen[bytes] | None, kept: set[int]) -> None:
+    """Kill the program if it is there, and what left its group: as orphans they have become our children, generation
+    by generation.
 
-
-def _kill_orphans(kept: set[int]) -> None:
-    """Kill what left the program's group: as orphans they have become our children, generation by
-    generation.
-
-    All are stopped before the first is killed, since each one's end gives those a place that fork without end.
+    All are stopped before the first is killed, since each one's end gives those a place that fork without end; and all
+    are killed, again and again, before anybody is waited for: one that another traces is ours to reap only when its
+    tracer has ended.
     """
     stopped: set[int] = set()
-    while _children(kept) and (running := set(tasks_below(os.getpid()).pids) - stopped - kept):
+    while _are_left(process, kept) and (running := _all_below(kept) - stopped):
         for pid in running:
             _signal(pid, signal.SIGSTOP)
         stopped |= running
-    while children := _children(kept):
-        for child in children:
-            _signal(child, signal.SIGKILL)
-            try:
-                os.waitpid(child, 0)
-            except ChildProcessError:
-                pass
+    while _are_left(process, kept):
+        for pid in _all_below(kept):
+            _signal(pid, signal.SIGKILL)
+        time.sleep(_REAP_EVERY)
 
 
-def _reap_orphans(besides: set[int]) -> None:
-    """Those that have ended while their program goes on, which would count as processes of it."""
+def _are_left(process: subprocess.Popen[bytes] | None, kept: set[int]) -> bool:
+    """Whether we have children when those that have ended are reaped."""
+    if process is not None and process.poll() is None:
+        return True
+    _reap(kept)
+    return bool(_children(kept))
+
+
+def _all_below(kept: set[int]) -> set[int]:
+    return set(tasks_below(os.getpid()).pids) - kept
+
+
+def _reap(besides: set[int]) -> None:
+    """Those that have ended. While their program goes on they would count as processes of it."""
     for child in _children(besides):
         os.waitpid(child, os.WNOHANG)
 

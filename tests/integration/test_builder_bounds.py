@@ -171,6 +171,53 @@ def test_it():
     assert_nothing_is_left(data)
 
 
+TRACES = """
+import ctypes
+import os
+import signal
+
+SEIZE = 0x4206
+
+
+def trace(other):
+    assert ctypes.CDLL(None).ptrace(SEIZE, other, None, None) == 0
+    os.write(ready, b"x")
+    signal.pause()
+
+
+def test_it():
+    global ready
+    told, ready = os.pipe()
+{start}
+    assert os.read(told, 1) == b"x"
+"""
+TRACES_THE_PROGRAM = """
+    if os.fork() == 0:
+        os.setsid()
+        trace(os.getppid())
+"""
+TRACE_EACH_OTHER = """
+    if os.fork() == 0:
+        os.setsid()
+        other = os.fork()
+        if other == 0:
+            os.setsid()
+            trace(os.getppid())
+        assert os.read(told, 1) == b"x"
+        trace(other)
+"""
+
+
+@pytest.mark.parametrize("start", [TRACES_THE_PROGRAM, TRACE_EACH_OTHER], ids=["the program", "each other"])
+def test_processes_that_trace_others_end_too(data: DataDir, start: str) -> None:
+    """Who is traced is its tracer's to reap, and no longer its parent's."""
+    files = {"handler.py": HANDLER, "handler_test.py": TRACES.format(start=start)}
+    outcome = build(data.path, request_tar(files), seconds=60)
+    assert outcome.code == 0, outcome
+    remove_tree(data.artefacts)
+    assert_nothing_is_left(data)
+
+
 EATS = """
 import os
 
