@@ -72,7 +72,10 @@ def _make(staging: Path, bounds: Bounds) -> ControlGroup | None:
 
 
 def _remove_dead(cgroups: Cgroups, builds: Path) -> None:
-    """Those of builds that were killed. A build's folder is made before its group, and removed after it."""
+    """Those of builds that were killed, with what these left running. A build's folder is made before its group, and
+    removed after it.
+    """
     for id in cgroups.ids():
         if not (builds / id).is_dir():
+            cgroups.kill(id)
             cgroups.remove(id)

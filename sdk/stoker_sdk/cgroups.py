@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _ORDINARY_WEIGHT: Final = 100
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes of memory, cores of CPU, processes and threads in number; 0 means no limit."""
+    """Bytes of memory and swap together, cores of CPU, processes and threads in number; 0 means no limit."""
 
     memory: int = 0
     cores: float = 0.0
@@ -42,8 +43,7 @@ class Cgroups:
         for folder in self._distinct():
             (folder / id).mkdir(exist_ok=True)
         if limits.memory:
-            name = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
-            self._file("memory", id, name).write_text(str(limits.memory))
+            self._limit_memory(id, limits.memory)
         if limits.processes:
             self._file("pids", id, "pids.max").write_text(str(limits.processes))
         if limits.cores:
@@ -57,6 +57,18 @@ class Cgroups:
     def add(self, id: str, pid: int) -> None:
         for folder in self._distinct():
             (folder / id / "cgroup.procs").write_text(str(pid))
+
+    def kill(self, id: str) -> None:
+        """Every process of the group, if it is there; who forks meanwhile may escape."""
+        try:
+            pids = [int(pid) for pid in (self._distinct()[0] / id / "cgroup.procs").read_text().split()]
+        except OSError:
+            return
+        for pid in filter(None, pids):  # 0 is one of another namespace
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
 
     def ran_out_of_memory(self, id: str) -> bool:
         """Whether the kernel has killed something in the group because of its memory limit."""
@@ -88,6 +100,21 @@ class Cgroups:
         """All our groups together get so much of the processor beside one process of others, where all want it."""
         name, ordinary = ("cpu.weight", _ORDINARY_WEIGHT) if self.version == 2 else ("cpu.shares", _ORDINARY_SHARES)
         (self.folders["cpu"] / name).write_text(str(max(2, int(ordinary * share))))
+
+    def _limit_memory(self, id: str, limit: int) -> None:
+        """With swap, where the kernel counts that."""
+        if self.version == 2:
+            self._file("memory", id, "memory.max").write_text(str(limit))
+            swap = self._file("memory", id, "memory.swap.max")
+            if swap.exists():
+                swap.write_text("0")
+            return
+        both = self._file("memory", id, "memory.memsw.limit_in_bytes")
+        if both.exists():
+            both.write_text("-1")  # never less than that of memory alone
+        self._file("memory", id, "memory.limit_in_bytes").write_text(str(limit))
+        if both.exists():
+            both.write_text(str(limit))
 
     def _file(self, controller: str, id: str, name: str) -> Path:
         return self.folders[controller] / id / name
