@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _CLONE_NEWNS: Final = 0x00020000
+_CLONE_NEWIPC: Final = 0x08000000
 _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
@@ -32,8 +33,8 @@ class OwnFiles:
     visible: tuple[Path, ...] = ()
 
     def enter(self, temporary: Path) -> None:
-        """From now on this process sees them so, with the folder `temporary` in place of `/tmp` and its like. Needs
-        root, and one thread. Raises OSError.
+        """From now on this process sees them so, with the folder `temporary` in place of `/tmp` and its like, and
+        shared memory and message queues of its own. Needs root, and one thread. Raises OSError.
         """
         _unshare()
         shown = [path for path in dict.fromkeys((self.writable, *self.visible)) if path.exists()]
@@ -79,6 +80,7 @@ def _unshare() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "no mounts of its own")
+    libc.unshare(_CLONE_NEWIPC)  # what it has outlives who made it; a kernel without any needs no own
     _mount(None, "/", _MS_REC | _MS_PRIVATE)
 
 

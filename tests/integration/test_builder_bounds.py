@@ -291,3 +291,20 @@ def test_it():
         assert not Path("/tmp/mine").exists()
     finally:
         Path("/tmp/stoker-bounds-of-others").unlink()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not ROOT, reason="needs namespaces")
+def test_shared_memory_of_a_build_goes_with_it(data: DataDir) -> None:
+    test = """
+import ctypes
+
+CREATE = 0o1666
+
+
+def test_it():
+    assert ctypes.CDLL(None).shmget(0x5703E, 1 << 20, CREATE) >= 0
+"""
+    assert run_test(data, test).code == 0
+    left = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    assert not [segment for segment in left if int(segment[0]) == 0x5703E], left
