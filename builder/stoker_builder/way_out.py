@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from stoker_builder.guard_proxy import Parent, Target, Way, serve
@@ -46,7 +47,7 @@ def way_out(environment: Mapping[str, str], reach: Iterable[str], user: int) -> 
             return
         with within(network):
             # Go asks no proxy for what lies on its own machine.
-            forwards = {target: _listener(target) for target in named if target.is_loopback}
+            forwards = {target: _listener(target) for target in _distinct(named)}
             proxy = socket.create_server(("127.0.0.1", 0), backlog=128)
         port = proxy.getsockname()[1]
         pid = _start(proxy, forwards, Way(frozenset(named), parent), user)
@@ -92,6 +93,16 @@ def _parent_in(environment: Mapping[str, str]) -> Parent | None:
 def _variables(address: str) -> dict[str, str]:
     proxies = {name: address for each in _PROXIES for name in (each, each.upper())}
     return proxies | {"no_proxy": "", "NO_PROXY": ""}
+
+
+def _distinct(named: Iterable[Target]) -> Iterable[Target]:
+    """Those of the loopback, without second names of the same address and port."""
+    found: dict[tuple[IPv4Address | IPv6Address, int], Target] = {}
+    for target in sorted(named, key=str):  # `localhost` comes last, and stays: it stands for both families
+        if target.is_loopback:
+            host = "127.0.0.1" if target.host == "localhost" else target.host
+            found[ip_address(host), target.port] = target
+    return found.values()
 
 
 def _listener(target: Target) -> socket.socket:

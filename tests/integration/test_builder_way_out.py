@@ -160,6 +160,16 @@ def test_the_index_of_the_platforms_settings_is_reached(data_dir: Path, lang: st
     assert not any("the machine's network" in line for line in outcome.log)
 
 
+def test_indexes_here_may_be_named_by_two_names(data_dir: Path) -> None:
+    files = {"handler.py": PYTHON.format(name="plain"), "requirements.txt": "plain\n"}
+    with package_server([sdist("plain", "")]) as server:
+        simple = server.simple.replace("127.0.0.1", "localhost")
+        indexes = {"UV_DEFAULT_INDEX": simple, "UV_FIND_LINKS": "", "npm_config_registry": server.npm}
+        outcome = build(data_dir, request_tar(files, offline=True), indexes)
+    assert simple != server.simple
+    assert outcome.code == 0, outcome
+
+
 @pytest.mark.parametrize("lang", ["python3", "node"])
 def test_an_index_here_that_the_repository_names_is_reached_when_it_is_allowed(data_dir: Path, lang: str) -> None:
     with package_server([sdist("plain", ""), npm_package("plain")]) as server:
