@@ -67,8 +67,10 @@ def read_target(text: str) -> Target:
 
 
 def _targets_in(environment: Mapping[str, str]) -> Iterator[Target]:
-    """The machines that the index's settings name."""
-    for value in environment.values():
+    """The machines that the index's settings name, without the proxies, which lead to all that these may reach."""
+    for name, value in environment.items():
+        if name.lower().replace("-", "_").removeprefix("npm_config_") in (*_PROXIES, "proxy"):
+            continue
         for word in value.replace(",", " ").replace("|", " ").split():
             try:
                 parts = urlsplit(word)

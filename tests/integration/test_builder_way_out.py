@@ -170,6 +170,19 @@ def test_indexes_here_may_be_named_by_two_names(data_dir: Path) -> None:
     assert outcome.code == 0, outcome
 
 
+def test_the_platforms_own_proxy_is_no_index(data_dir: Path) -> None:
+    with api() as port:
+        program = PROBE.format(targets=[("127.0.0.1", port)])
+        with package_server([sdist("probing", program)]) as server:
+            proxy = f"http://127.0.0.1:{port}"
+            indexes = {"UV_DEFAULT_INDEX": server.simple, "UV_FIND_LINKS": "", "HTTP_PROXY": proxy}
+            indexes |= {"https_proxy": proxy, "npm_config_proxy": proxy, "npm_config_https_proxy": proxy}
+            files = {"handler.py": PYTHON.format(name="probing"), "requirements.txt": "probing\n"}
+            outcome = build(data_dir, request_tar(files, offline=True), indexes)
+    said = "\n".join([*outcome.log, outcome.error])
+    assert "PROBED []" in said, said
+
+
 @pytest.mark.parametrize("lang", ["python3", "node"])
 def test_an_index_here_that_the_repository_names_is_reached_when_it_is_allowed(data_dir: Path, lang: str) -> None:
     with package_server([sdist("plain", ""), npm_package("plain")]) as server:
