@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ _MOST: Final = 200
 _INTERFACES: Final = Path("/sys/class/net")
 _SIOCGIFADDR: Final = 0x8915
 _SIOCGIFNETMASK: Final = 0x891B
+_METADATA: Final = frozenset(map(ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
+"""Of clouds (Azure, Alibaba, Amazon, Google), where it is not link-local."""
 _Handle = Callable[[socket.socket], None]
 _OWN_HEADERS: Final = (b"proxy-", b"connection:", b"keep-alive:")
 
@@ -93,7 +96,7 @@ def is_this_machine(address: str) -> bool:
         found = found.ipv4_mapped
     if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
         return True
-    if any(found in network for network in _networks_inside()):
+    if found in _METADATA or any(found in network for network in _networks_inside()):
         return True
     family = socket.AF_INET if found.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -215,14 +218,21 @@ def _dial(target: Target, named: frozenset[Target]) -> socket.socket:
 
 
 def _dial_parent(parent: Parent, target: Target) -> socket.socket:
-    """The parent may know names that we do not; addresses of this machine are refused all the same."""
-    try:
-        refused = is_this_machine(target.host)
-    except ValueError:
-        refused = target.host == "localhost" or target.host.endswith(".localhost")
-    if refused:
+    if _is_named_here(target.host):
         raise Refused(f"{target} is on the platform's machine, which builds of pushes do not reach")
     return socket.create_connection((parent.target.host, parent.target.port), _DIAL_SECONDS)
+
+
+@lru_cache(maxsize=1024)
+def _is_named_here(host: str) -> bool:
+    """Whether an address of this machine has this name, or may be written so (`127.1`). The parent may know names that
+    we do not; to learn that can take long, so each is asked once.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        return host == "localhost" or host.endswith(".localhost")
+    return any(is_this_machine(str(where[0])) for *_, where in found)
 
 
 def _with_authorization(head: bytes, parent: Parent) -> bytes:
