@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import encodings.idna  # noqa: F401 - names are looked up under a user id that may not read it any more
 import fcntl
+import re
 import socket
 import struct
 import threading
@@ -30,6 +31,7 @@ _SIOCGIFADDR: Final = 0x8915
 _SIOCGIFNETMASK: Final = 0x891B
 _METADATA: Final = frozenset(map(ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
 """Of clouds (Azure, Alibaba, Amazon, Google), where it is not link-local."""
+_HOST: Final = re.compile(r"[0-9a-z_.:-]+")
 _Handle = Callable[[socket.socket], None]
 _OWN_HEADERS: Final = (b"proxy-", b"connection:", b"keep-alive:")
 
@@ -154,23 +156,40 @@ def _forward(client: socket.socket, target: Target) -> None:
 def _answer(client: socket.socket, way: Way) -> None:
     head, rest = _read_head(client)
     method, address, *_ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    tunnel = method == "CONNECT"
     try:
         target, path = _target_of(method, address)
-        if way.parent is not None and target not in way.named and way.parent.takes(target.host):
-            server, start = _dial_parent(way.parent, target), _with_authorization(head, way.parent)
-        else:
-            server = _dial(target, way.named)
-            start = b"" if method == "CONNECT" else _to_origin(head, method, path)
-            if method == "CONNECT":
-                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        parent = way.parent if way.parent and target not in way.named and way.parent.takes(target.host) else None
+        server = _dial_parent(parent, target) if parent else _dial(target, way.named)
     except Refused as error:
         _refuse(client, "403 Forbidden", str(error))
+        return
     except (OSError, ValueError) as error:
         _refuse(client, "502 Bad Gateway", f"{address[:200]} cannot be reached: {error}")
-    else:
-        with server:
-            server.sendall(start + rest)
-            _pump_both(client, server)
+        return
+    with server:
+        if parent:
+            where = str(target) if tunnel else f"http://{target}{path}"
+            server.sendall(_one_request(head, method, where, parent))
+            if tunnel and not _is_open(server, client):
+                return
+        elif tunnel:
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            server.sendall(_one_request(head, method, path))
+        server.sendall(rest)
+        _pump_both(client, server)
+
+
+def _is_open(parent: socket.socket, client: socket.socket) -> bool:
+    """Pass on what the parent says of a tunnel. Where it makes none it would take another request: that is the end."""
+    head, rest = _read_head(parent)
+    client.sendall(head + b"\r\n\r\n" + rest)
+    if head.split(b" ", 2)[1].startswith(b"2"):
+        return True
+    parent.shutdown(socket.SHUT_WR)
+    _pump(parent, client)
+    return False
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
@@ -181,6 +200,8 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
             raise ValueError("no head of a request")
         data += chunk
     head, _, rest = data.partition(b"\r\n\r\n")
+    if b"\n" in head.replace(b"\r\n", b""):
+        raise ValueError("a line that others may take for two")
     return head, rest
 
 
@@ -189,6 +210,8 @@ def _target_of(method: str, address: str) -> tuple[Target, str]:
     parts = urlsplit(f"//{address}" if method == "CONNECT" else address)
     if not parts.hostname or (method != "CONNECT" and parts.scheme != "http"):
         raise ValueError("a proxy is asked for http://HOST/PATH or CONNECT HOST:PORT")
+    if not _HOST.fullmatch(parts.hostname) or not address.isprintable():
+        raise ValueError("no name of a host")
     path = parts._replace(scheme="", netloc="").geturl() or "/"
     return Target(parts.hostname, parts.port or 80), path
 
@@ -220,7 +243,9 @@ def _dial(target: Target, named: frozenset[Target]) -> socket.socket:
 def _dial_parent(parent: Parent, target: Target) -> socket.socket:
     if _is_named_here(target.host):
         raise Refused(f"{target} is on the platform's machine, which builds of pushes do not reach")
-    return socket.create_connection((parent.target.host, parent.target.port), _DIAL_SECONDS)
+    server = socket.create_connection((parent.target.host, parent.target.port), _DIAL_SECONDS)
+    server.settimeout(_IDLE_SECONDS)
+    return server
 
 
 @lru_cache(maxsize=1024)
@@ -235,17 +260,15 @@ def _is_named_here(host: str) -> bool:
     return any(is_this_machine(str(where[0])) for *_, where in found)
 
 
-def _with_authorization(head: bytes, parent: Parent) -> bytes:
-    if not parent.user:
-        return head + b"\r\n\r\n"
-    pair = f"{unquote(parent.user)}:{unquote(parent.password)}".encode()
-    return head + b"\r\nProxy-Authorization: Basic " + base64.b64encode(pair) + b"\r\n\r\n"
-
-
-def _to_origin(head: bytes, method: str, path: str) -> bytes:
-    """The same request as the origin takes it, and no second one on this connection: it could have another target."""
+def _one_request(head: bytes, method: str, where: str, parent: Parent | None = None) -> bytes:
+    """The same request as the next one takes it, and no second one on this connection: it could have another target."""
     kept = [line for line in head.split(b"\r\n")[1:] if not line.lower().startswith(_OWN_HEADERS)]
-    return b"\r\n".join([f"{method} {path} HTTP/1.1".encode("latin-1"), *kept, b"Connection: close", b"", b""])
+    if parent and parent.user:
+        pair = f"{unquote(parent.user)}:{unquote(parent.password)}".encode()
+        kept.append(b"Proxy-Authorization: Basic " + base64.b64encode(pair))
+    if method != "CONNECT":
+        kept.append(b"Connection: close")
+    return b"\r\n".join([f"{method} {where} HTTP/1.1".encode("latin-1"), *kept, b"", b""])
 
 
 def _refuse(client: socket.socket, status: str, text: str) -> None:

@@ -103,3 +103,39 @@ def test_names_that_only_the_parent_knows_go_to_it(guard: int, parent: ParentPro
         assert client.recv(65536) == b"through"
     assert parent.heads[0].startswith(b"CONNECT known.invalid:443 HTTP/1.1\r\n")
     assert b"Proxy-Authorization: Basic dXNAZXI6d29yZA==" in parent.heads[0]
+
+
+EVIL = b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n\r\n"
+PLAIN = b"GET http://else.invalid/a?b HTTP/1.1\r\nHost: else.invalid\r\nConnection: keep-alive\r\n"
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        (PLAIN + b"\r\n", EVIL),
+        (PLAIN + b"\r\n" + EVIL,),
+        (b"CONNECT else.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n", EVIL),
+        (b"CONNECT else.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n" + EVIL,),
+    ],
+    ids=["after an answer", "at once", "after a refusal", "at once after a refusal"],
+)
+def test_a_connection_takes_one_request_to_the_parent(
+    guard: int, parent: ParentProxy, requests: tuple[bytes, ...]
+) -> None:
+    assert ask(guard, *requests).count(b"HTTP/1.1 ") == 1
+    assert len(parent.heads) == 1
+    if requests[0].startswith(b"GET"):
+        assert parent.heads[0].startswith(b"GET http://else.invalid:80/a?b HTTP/1.1\r\nHost: else.invalid\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://else.invalid/ HTTP/1.1\r\nX: y\n\n" + EVIL,
+        b"GET http://127.0.0.1\\.else.invalid/ HTTP/1.1\r\n\r\n",
+        b"CONNECT 127.0.0.1\t.else.invalid:443 HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_two_proxies_could_read_differently_goes_nowhere(guard: int, parent: ParentProxy, head: bytes) -> None:
+    ask(guard, head)
+    assert parent.heads == []
