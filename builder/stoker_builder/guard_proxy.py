@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import base64
 import encodings.idna  # noqa: F401 - names are looked up under a user id that may not read it any more
-import fcntl
 import re
 import socket
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, ip_address
-from pathlib import Path
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from stoker_builder.this_machine import is_this_machine
 
 _MAX_HEAD: Final = 64 * 1024
 _CHUNK: Final = 64 * 1024
 _DIAL_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 600.0
 _MOST: Final = 200
-_INTERFACES: Final = Path("/sys/class/net")
-_SIOCGIFADDR: Final = 0x8915
-_SIOCGIFNETMASK: Final = 0x891B
-_METADATA: Final = frozenset(map(ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
-"""Of clouds (Azure, Alibaba, Amazon, Google), where it is not link-local."""
 _HOST: Final = re.compile(r"[0-9a-z_.:-]+")
 _Handle = Callable[[socket.socket], None]
 _OWN_HEADERS: Final = (b"proxy-", b"connection:", b"keep-alive:")
@@ -87,46 +81,6 @@ def serve(proxy: socket.socket, forwards: Mapping[Target, socket.socket], way: W
     for target, listener in forwards.items():
         threading.Thread(target=_accept, args=(listener, lambda client, to=target: _forward(client, to))).start()
     _accept(proxy, lambda client: _answer(client, way))
-
-
-def is_this_machine(address: str) -> bool:
-    """Whether packets to it stay here, as those to containers do, or go to what is the machine's alone, such as a
-    cloud's metadata.
-    """
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
-    if found.is_loopback or found.is_unspecified or found.is_link_local or found.is_multicast:
-        return True
-    if found in _METADATA or any(found in network for network in _networks_inside()):
-        return True
-    family = socket.AF_INET if found.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(found), 0))  # the kernel binds to its own addresses only
-        except OSError:
-            return False
-    return True
-
-
-def _networks_inside() -> list[IPv4Network]:
-    """Of bridges that no wire leads to: there a Docker Engine has its containers (netdevice(7))."""
-    found = []
-    for bridge in _INTERFACES.glob("*/bridge"):
-        wires = [port for port in (bridge.parent / "brif").glob("*") if (_INTERFACES / port.name / "device").exists()]
-        if not wires:
-            found += _networks_of(bridge.parent.name)
-    return found
-
-
-def _networks_of(interface: str) -> list[IPv4Network]:
-    name = struct.pack("256s", interface.encode())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            address, mask = (fcntl.ioctl(sock, what, name)[20:24] for what in (_SIOCGIFADDR, _SIOCGIFNETMASK))
-        except OSError:
-            return []  # it has none
-    return [IPv4Network((socket.inet_ntoa(address), socket.inet_ntoa(mask)), strict=False)]
 
 
 def _accept(listener: socket.socket, handle: _Handle) -> None:

@@ -20,7 +20,7 @@ import pytest
 from builder_process import Outcome, build, request_tar
 from package_server import PackageServer, go_module, go_sum, npm_package, package_server, sdist
 
-from stoker_builder.guard_proxy import is_this_machine
+from stoker_builder.this_machine import is_this_machine
 from stoker_builder.tree import remove_tree
 
 pytestmark = [
