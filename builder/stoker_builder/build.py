@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from stoker_builder.artefact import publish, write_manifest
 from stoker_builder.build_secrets import check_clean, forms_of
-from stoker_builder.caches import folder_of, shared_caches
+from stoker_builder.caches import Caches, shared_caches
 from stoker_builder.child import Children, Confinement
 from stoker_builder.config import Config, step_settings
 from stoker_builder.control_group import ControlGroup, control_group
@@ -62,13 +62,22 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         ):
             if _is_published(plan, config):
                 return Built(image, cached=True)
-            with shared_caches(config.data.builds, config.bounds.cache, report.log), ExitStack() as held:
-                seconds = _make(plan, config, report, staging, group, held)
+            with (
+                shared_caches(config.data.builds, config.bounds.cache, report.log) as caches,
+                ExitStack() as held,
+            ):
+                seconds = _make(plan, config, report, staging, caches, group, held)
     return Built(image, cached=False, seconds=seconds)
 
 
 def _make(
-    plan: Plan, config: Config, report: Report, staging: Path, group: ControlGroup | None, held: ExitStack
+    plan: Plan,
+    config: Config,
+    report: Report,
+    staging: Path,
+    caches: Caches,
+    group: ControlGroup | None,
+    held: ExitStack,
 ) -> dict[str, float]:
     """Returns the seconds of the parts that are told."""
     settings = step_settings(plan.request.build_args, config)
@@ -77,7 +86,7 @@ def _make(
     if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
         report.log("ADDITIONAL_PACKAGE is left out: a local build installs no system packages")
     interpreter = prepare_interpreter(config.data.path)
-    usage = Usage(config.bounds, staging, folder_of(config.data.builds), group)
+    usage = Usage(config.bounds, staging, caches.folder, group)
 
     def check(ended: bool) -> None:
         report.check_reader()
@@ -89,6 +98,7 @@ def _make(
         interpreter=interpreter,
         children=children,
         staging=staging,
+        caches=caches,
         log=report.log,
         waiting=_waiting(report),
         way_out=cache(lambda: _way_out(plan, config, report, children, held)),

@@ -57,7 +57,7 @@ class Usage:
         self._group = group
         self._began = time.time() - _CLOCK_STEP
         self._used = Used()
-        self._free = _room(staging)
+        self._free = room(staging)
         self._next_look = self._next_tasks = self._next_sum = 0.0
 
     def look(self, *, ended: bool = False) -> None:
@@ -80,7 +80,7 @@ class Usage:
         elif now >= self._next_tasks:
             self._check_tasks(tasks_below(os.getpid()))
             self._next_tasks = time.monotonic() + _TASKS_SECONDS
-        free = _room(self._staging)
+        free = room(self._staging)
         taken = Used(self._free.disk - free.disk, self._free.files - free.files)
         if now >= self._next_sum or self._is_more(self._used + taken):
             self._sum()
@@ -105,7 +105,7 @@ class Usage:
 
     def _sum(self) -> None:
         began = time.monotonic()
-        free = _room(self._staging)
+        free = room(self._staging)
         used = used_below(self._staging) + used_below(self._cache, self._began)
         used += Used(open_without_name(tasks_below(os.getpid()).pids, self._staging.stat().st_dev))
         self._used, self._free = used, free
@@ -130,13 +130,15 @@ class Usage:
 def used_below(folder: Path, since: float = 0.0) -> Used:
     """What lies below `folder`; with `since` (Unix seconds) only what was made or changed from then on.
 
-    Raises `Exceeded` for folders nested deeper than `MAX_DEPTH`. What vanishes meanwhile does not count.
+    Raises `Exceeded` for such folders nested deeper than `MAX_DEPTH`. What vanishes meanwhile does not count.
     """
     disk = files = 0
     linked: set[tuple[int, int]] = set()
-    for status in _statuses(folder):
+    for status, depth in _statuses(folder):
         if status.st_ctime < since:
             continue
+        if depth > MAX_DEPTH and stat.S_ISDIR(status.st_mode):
+            raise Exceeded(f"folders are nested more than {MAX_DEPTH} deep: make fewer levels")
         files += 1
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) in linked:
@@ -146,23 +148,27 @@ def used_below(folder: Path, since: float = 0.0) -> Used:
     return Used(disk, files)
 
 
-def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    waiting = [(str(folder), 0)]
+def _statuses(folder: Path) -> Iterator[tuple[os.stat_result, int]]:
+    """All that lies below, with its depth; what is in folders deeper than `MAX_DEPTH` is left out."""
+    waiting = [(str(folder), 1)]
     while waiting:
         path, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise Exceeded(f"folders are nested more than {MAX_DEPTH} deep: make fewer levels")
         try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    yield entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append((entry.path, depth + 1))
+            entries = os.scandir(path)
         except OSError:
             continue
+        with entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                yield status, depth
+                if stat.S_ISDIR(status.st_mode) and depth <= MAX_DEPTH:
+                    waiting.append((entry.path, depth + 1))
 
 
-def _room(folder: Path) -> Used:
+def room(folder: Path) -> Used:
     """What is free for others than root, and how many more files the file system takes (0 where it has no limit)."""
     status = os.statvfs(folder)
     return Used(status.f_bavail * status.f_frsize, status.f_favail)

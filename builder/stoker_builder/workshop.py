@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker_builder.caches import Caches
 from stoker_builder.child import Children
 from stoker_builder.config import Config
 from stoker_builder.interpreter import Interpreter
@@ -14,15 +15,16 @@ from stoker_builder.way_out import WayOut
 
 @dataclass(frozen=True)
 class Workshop:
-    """`staging` is the build's own folder, gone at its end; `log` takes a line of the build's log;
-    `waiting` is called while another build holds what this one needs. `way_out` gives the network of programs that
-    install, None where it is the machine's. `secrets` are variables of the install step.
+    """`staging` is the build's own folder, gone at its end, `caches` are those that builds share; `log` takes a line of
+    the build's log; `waiting` is called while another build holds what this one needs. `way_out` gives the network of
+    programs that install, None where it is the machine's. `secrets` are variables of the install step.
     """
 
     config: Config
     interpreter: Interpreter
     children: Children
     staging: Path
+    caches: Caches
     log: Callable[[str], None]
     waiting: Callable[[], None]
     way_out: Callable[[], WayOut | None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import subprocess
 from collections import deque
 from collections.abc import Mapping
@@ -11,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stoker_builder.caches import folder_of, mark_used
+from stoker_builder.caches import mark_used
 from stoker_builder.child import Account, Limits, Program
 from stoker_builder.errors import MissingTool
-from stoker_builder.tree import hand_over
+from stoker_builder.tree import remove_tree
 
 if TYPE_CHECKING:
     from stoker_builder.workshop import Workshop
@@ -102,11 +104,18 @@ def as_builder(command: list[str], folder: Path, variables: Mapping[str, str], w
 
 
 def own_folder(path: Path, workshop: Workshop) -> Path:
-    """The folder, made for the id that installs if it is not there."""
-    path.mkdir(mode=0o700, exist_ok=True, parents=True)
+    """The folder, made for the id that installs if it is not there. It must lie where only the platform writes. Raises
+    FileExistsError for what is no folder of that id: what it made itself is never handed over.
+    """
     user = workshop.user_for("builder")
-    if user is not None and path.stat().st_uid != user:
-        hand_over(path, user)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not _is_own(path, user):
+            raise
+    else:
+        if user is not None:
+            os.chown(path, user, user, follow_symlinks=False)
     return path
 
 
@@ -114,7 +123,15 @@ def cache_folder(name: str, workshop: Workshop) -> Path:
     """A tool's cache, shared by all builds but those with secrets, whose packages are not for others."""
     if workshop.secrets:
         return own_folder(workshop.staging / f"cache-{name}", workshop)
-    all_caches = own_folder(folder_of(workshop.config.data.builds), workshop)
-    cache = own_folder(all_caches / name, workshop)
+    path = workshop.caches.use(name)
+    if os.path.lexists(path) and not _is_own(path, workshop.user_for("builder")):
+        remove_tree(path)  # of other ids, or put there when tools still could
+    cache = own_folder(path, workshop)
     mark_used(cache)
     return cache
+
+
+def _is_own(path: Path, user: int | None) -> bool:
+    """Whether it is a folder, no link to one, and `user`'s where that is an id."""
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and user in (None, status.st_uid)
