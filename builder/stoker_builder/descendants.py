@@ -44,12 +44,16 @@ def open_without_name(pids: Iterable[int], device: int) -> int:
     held: dict[int, int] = {}
     for pid in pids:
         try:
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                status = Path(f"/proc/{pid}/fd/{name}").stat()
-                if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
-                    held[status.st_ino] = status.st_blocks * 512
+            names = os.listdir(f"/proc/{pid}/fd")
         except OSError:
             continue
+        for name in names:
+            try:
+                status = Path(f"/proc/{pid}/fd/{name}").stat()
+            except OSError:
+                continue
+            if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
+                held[status.st_ino] = status.st_blocks * 512
     return sum(held.values())
 
 
