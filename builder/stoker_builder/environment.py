@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker_builder.build_secrets import check_clean
-from stoker_builder.staging import lock
+from stoker_builder.staging import lock, sealed
 from stoker_builder.tree import close_tree, digest_of
 from stoker_builder.workshop import Workshop
 
@@ -52,17 +52,10 @@ def ensure_environment(digest: str, install: Callable[[Path], Path], workshop: W
             workshop.log(f"packages: environment {digest[:12]} is there already")
         else:
             workshop.log(f"packages: installing into environment {digest[:12]}")
-            new = _sealed(install(path), workshop)
+            new = sealed(install(path), workshop.staging)
             check_clean(new, workshop.secrets)
             _publish(new, path, group)
     return Environment(digest, path, group)
-
-
-def _sealed(new: Path, workshop: Workshop) -> Path:
-    """Out of reach of whatever the installer's user id still runs for other builds."""
-    folder = workshop.staging / "sealed"
-    folder.mkdir(mode=0o700)
-    return new.rename(folder / "environment")
 
 
 def _publish(new: Path, path: Path, group: int | None) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stoker_builder.tree import remove_tree
+from stoker_builder.tree import remove_tree, take_back
+from stoker_sdk.errors import BadInput
 
 _PREFIX = "run-"
 _RETRY = 0.05
@@ -39,6 +41,23 @@ def staging_folder(builds: Path) -> Iterator[Path]:
         _lock_of(folder).unlink(missing_ok=True)
         if held is not None:
             os.close(held)
+
+
+def sealed(path: Path, staging: Path) -> Path:
+    """The file or folder that an installer has made, moved to where its user id cannot go, and root's if we are that.
+    What that id still runs for other builds can change nothing in it then. Raises `BadInput` where it is neither.
+    """
+    taken = Path(tempfile.mkdtemp(prefix="sealed-", dir=staging)) / path.name
+    try:
+        path.rename(taken)
+    except FileNotFoundError:
+        raise BadInput(f"{path.name} is not there, which the build should have made") from None
+    mode = taken.lstat().st_mode
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise BadInput(f"{path.name}, which the build has made, is neither a file nor a folder")
+    if os.geteuid() == 0:
+        take_back(taken)
+    return taken
 
 
 @contextmanager

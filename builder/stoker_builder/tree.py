@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _MANY_FILES = 100
@@ -57,8 +57,18 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def hand_over(folder: Path, user: int) -> None:
-    """Make everything below `folder`, and itself, the property of `user` (root only)."""
-    _each(folder, lambda path: os.chown(path, user, user, follow_symlinks=False))
+    """Make everything below `folder`, and itself, the property of `user` (root only).
+
+    What is below comes first: who can change a folder could put something else in the place of what it holds.
+    """
+    for path in reversed(list(_all_of(folder))):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+def take_back(folder: Path) -> None:
+    """Make everything below `folder`, and itself, root's (root only); so what is below comes last."""
+    for path in _all_of(folder):
+        os.chown(path, 0, 0, follow_symlinks=False)
 
 
 def close_tree(folder: Path, group: int | None) -> None:
@@ -67,14 +77,11 @@ def close_tree(folder: Path, group: int | None) -> None:
     With a `group` (root only) it belongs to root, and that group alone can read it. Without one, files lose
     their write permission; folders keep it, so that their owner can remove them.
     """
-
-    def close(path: Path) -> None:
+    for path in _all_of(folder):
         if group is not None:
             os.chown(path, 0, group, follow_symlinks=False)
         if not path.is_symlink():
             path.chmod(_closed_mode(path, group))
-
-    _each(folder, close)
 
 
 def make_durable(folder: Path) -> None:
@@ -137,11 +144,9 @@ def _closed_mode(path: Path, group: int | None) -> int:
     return 0o444 | execute | (execute and 0o001)
 
 
-def _each(folder: Path, action: Callable[[Path], None]) -> None:
+def _all_of(folder: Path) -> Iterator[Path]:
+    """Itself and everything below, each folder before what it holds; links are not gone into."""
+    yield folder
     for parent, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            path = Path(parent, name)
-            # A link to a folder is listed with the folders, and is not gone into.
-            if path.is_symlink() or not path.is_dir():
-                action(path)
-        action(Path(parent))
+            yield Path(parent, name)

@@ -9,9 +9,10 @@ from stoker_builder.child import TimedOut
 from stoker_builder.environment import Environment
 from stoker_builder.errors import FailedInstall
 from stoker_builder.languages.base import Inputs, Language, copy_template
-from stoker_builder.languages.tools import cache_folder, need, own_folder, run_as_builder, version
+from stoker_builder.languages.tools import cache_folder, give, need, run_as_builder, version
+from stoker_builder.staging import sealed
 from stoker_builder.templates import Template
-from stoker_builder.tree import copy_tree, hand_over
+from stoker_builder.tree import copy_tree
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,12 +30,11 @@ class CSharp(Language):
         return Inputs(f"dotnet {version('dotnet')}")
 
     def assemble(self, plan: Plan, folder: Path, environment: Environment, workshop: Workshop) -> None:
-        source = own_folder(workshop.staging / "dotnet", workshop)
+        source = workshop.staging / "dotnet"
+        source.mkdir(mode=0o700)
         copy_template(plan, source)
         copy_tree(plan.request.handler, source / plan.template.handler_folder)
-        user = workshop.user_for("builder")
-        if user is not None:
-            hand_over(source, user)
+        give(source, workshop)
         variables = {
             "NUGET_PACKAGES": str(cache_folder("nuget", workshop)),
             "DOTNET_CLI_TELEMETRY_OPTOUT": "1",
@@ -47,6 +47,6 @@ class CSharp(Language):
         if outcome.code:
             errors = [line.strip() for line in outcome.lines if "error" in line] or list(outcome.lines[-1:])
             raise BadInput(f"`dotnet publish` failed: {errors[0][:1000]}")
-        folder.mkdir()
-        copy_tree(source / "out", folder / "out")
+        folder.mkdir(mode=0o700)
+        copy_tree(sealed(source / "out", workshop.staging), folder / "out")
         (folder / plan.template.handler_folder).mkdir()

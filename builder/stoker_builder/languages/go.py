@@ -21,9 +21,10 @@ from stoker_builder.child import TimedOut
 from stoker_builder.environment import NO_ENVIRONMENT, Environment
 from stoker_builder.errors import FailedInstall
 from stoker_builder.languages.base import Inputs, Language, TestStep, copy_template
-from stoker_builder.languages.tools import Outcome, cache_folder, need, own_folder, run_as_builder, version
+from stoker_builder.languages.tools import Outcome, cache_folder, give, need, own_folder, run_as_builder, version
+from stoker_builder.staging import sealed
 from stoker_builder.templates import Template
-from stoker_builder.tree import copy_tree, files_below, hand_over
+from stoker_builder.tree import copy_tree, files_below
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Go(Language):
 
     def install(self, plan: Plan, workshop: Workshop) -> Environment:
         source = workshop.staging / "go"
-        if _REQUIRE.search((source / "go.mod").read_text(errors="replace")) and not (source / "vendor").exists():
+        if _fetches(plan):
             settings = _settings(plan.request.handler, workshop.secrets)
             outcome = _go(["go", "mod", "download"], source, workshop, settings=settings)
             if outcome.code:
@@ -93,8 +94,8 @@ class Go(Language):
             outcome = _go(command, source, workshop)
             if outcome.code:
                 raise BadInput(f"`{' '.join(command[:2])}` failed: {_first_error(outcome)}")
-        folder.mkdir()
-        (folder / _PROGRAM).write_bytes((source / _PROGRAM).read_bytes())
+        folder.mkdir(mode=0o700)
+        (folder / _PROGRAM).write_bytes(sealed(source / _PROGRAM, workshop.staging).read_bytes())
         (folder / _PROGRAM).chmod(0o755)
         _copy_data(plan.request.handler, folder / plan.template.handler_folder)
 
@@ -106,13 +107,13 @@ class Go(Language):
     def prepare_tests(self, plan: Plan, scratch: Path, environment: Environment, workshop: Workshop) -> dict[str, str]:
         """The sources as they were compiled, for tests that read files beside them, and the compiled tests."""
         source, name = workshop.staging / "go", plan.template.handler_folder
-        copy_tree(source, scratch / "function")
         script = ["#!/bin/sh", "set -e"]
         for number, package in enumerate(_packages_with_tests(source, name, workshop)):
             program = scratch / _TESTS / str(number)
             _compile_tests(package, source, program, workshop)
             place = scratch / "function" / package
             script.append(f"cd {shlex.quote(str(place))} && {shlex.quote(str(program))} -test.timeout=0")
+        copy_tree(sealed(source, workshop.staging), scratch / "function")
         (scratch / _RUN_TESTS).write_text("\n".join(script) + "\n")
         (scratch / _RUN_TESTS).chmod(0o755)
         return {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath", "GOTOOLCHAIN": "local"}
@@ -123,7 +124,8 @@ def _lay_out(plan: Plan, workshop: Workshop) -> None:
 
     The handler's own go.mod, where it has one, becomes the module's: its requirements count, with its vendor folder.
     """
-    source = own_folder(workshop.staging / "go", workshop)
+    source = workshop.staging / "go"
+    source.mkdir(mode=0o700)
     copy_template(plan, source)
     package = source / plan.template.handler_folder
     copy_tree(plan.request.handler, package)
@@ -134,9 +136,15 @@ def _lay_out(plan: Plan, workshop: Workshop) -> None:
             if (package / name).exists():
                 (package / name).rename(source / name)
         (package / "go.mod").unlink()
-    user = workshop.user_for("builder")
-    if user is not None:
-        hand_over(source, user)
+    give(source, workshop)
+
+
+def _fetches(plan: Plan) -> bool:
+    """Whether there are modules that nobody has put into a vendor folder."""
+    handler = plan.request.handler
+    module = handler if (handler / "go.mod").is_file() else plan.template.path
+    text = (module / "go.mod").read_text(errors="replace")
+    return bool(_REQUIRE.search(text)) and not (module / "vendor").exists()
 
 
 def _check_module(handler: Path) -> None:
@@ -202,12 +210,12 @@ def _packages_with_tests(source: Path, name: str, workshop: Workshop) -> list[st
 
 
 def _compile_tests(package: str, source: Path, program: Path, workshop: Workshop) -> None:
-    compiled = source / "compiled-tests" / program.name
+    compiled = own_folder(workshop.staging / "compiled-tests", workshop) / program.name
     outcome = _go(["go", "test", "-c", "-o", str(compiled), f"./{package}"], source, workshop)
     if outcome.code:
         raise BadInput(f"`go test` failed: {_first_error(outcome)}")
     program.parent.mkdir(exist_ok=True)
-    program.write_bytes(compiled.read_bytes())
+    program.write_bytes(sealed(compiled, workshop.staging).read_bytes())
     program.chmod(0o755)
 
 

@@ -18,9 +18,9 @@ from stoker_builder.child import TimedOut
 from stoker_builder.environment import Environment, ensure_environment
 from stoker_builder.errors import FailedInstall
 from stoker_builder.languages.base import Inputs, Language, TestStep
-from stoker_builder.languages.tools import cache_folder, need, own_folder, run_as_builder, version
+from stoker_builder.languages.tools import cache_folder, give, need, run_as_builder, version
 from stoker_builder.templates import Template
-from stoker_builder.tree import digest_of, hand_over
+from stoker_builder.tree import digest_of
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,11 +60,12 @@ class Node(Language):
     def check(self, plan: Plan, workshop: Workshop) -> None:
         handler = plan.request.handler
         files = sorted(path for path in handler.iterdir() if path.suffix in (".js", ".mjs", ".cjs"))
-        checked = own_folder(workshop.staging / "check", workshop)
+        checked = workshop.staging / "check"
+        checked.mkdir(mode=0o700)
         for path in [*files[:_MOST_CHECKED], handler / "package.json"]:
             if path.is_file():
                 (checked / path.name).write_bytes(path.read_bytes())
-        _give(checked, workshop)
+        give(checked, workshop)
         for path in files[:_MOST_CHECKED]:
             outcome = run_as_builder(["node", "--check", path.name], checked, {}, workshop, quiet=True)
             if outcome.code:
@@ -158,7 +159,8 @@ def _is_local(resolved: object) -> bool:
 
 def _install(packages: str, workshop: Workshop) -> Path:
     wanted = json.loads(packages)
-    target = own_folder(workshop.staging / "environment", workshop)
+    target = workshop.staging / "environment"
+    target.mkdir(mode=0o700)
     (target / "package.json").write_text(json.dumps({"private": True, **wanted["package"]}))
     if wanted["npmrc"]:
         (target / ".npmrc").write_text(wanted["npmrc"])
@@ -166,7 +168,7 @@ def _install(packages: str, workshop: Workshop) -> Path:
     if wanted["lock"] is not None:
         (target / "package-lock.json").write_text(json.dumps(wanted["lock"]))
         command = ["npm", "ci"]
-    _give(target, workshop)
+    give(target, workshop)
     _run_npm([*command, "--no-audit", "--no-fund", "--include=dev"], target, _registries(wanted["npmrc"]), workshop)
     (target / ".npmrc").unlink(missing_ok=True)
     (target / _MODULES).mkdir(exist_ok=True)
@@ -210,9 +212,3 @@ def _syntax_error(name: str, lines: tuple[str, ...]) -> str:
     reason = next((line for line in lines if re.match(r"\w*Error\b", line)), "it cannot be read")
     hint = '; name it handler.mjs, or write `"type": "module"` in package.json' if "import statement" in reason else ""
     return f"{name}{place[place.rfind(':') :] if ':' in place else ''}: {reason}{hint}"
-
-
-def _give(folder: Path, workshop: Workshop) -> None:
-    user = workshop.user_for("builder")
-    if user is not None:
-        hand_over(folder, user)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stoker_builder.languages.base import Inputs, Language
-from stoker_builder.languages.tools import need, own_folder, run_as_builder
+from stoker_builder.languages.tools import give, need, run_as_builder
 from stoker_builder.templates import Template
-from stoker_builder.tree import hand_over
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,12 +36,11 @@ class Script(Language):
 
     def check(self, plan: Plan, workshop: Workshop) -> None:
         scripts = sorted(plan.request.handler.glob("*.sh"))[:_MOST_CHECKED]
-        checked = own_folder(workshop.staging / "check", workshop)
+        checked = workshop.staging / "check"
+        checked.mkdir(mode=0o700)
         for path in scripts:
             (checked / path.name).write_bytes(path.read_bytes())
-        user = workshop.user_for("builder")
-        if user is not None:
-            hand_over(checked, user)
+        give(checked, workshop)
         for path in scripts:
             outcome = run_as_builder(["bash", "-n", path.name], checked, {}, workshop, quiet=True)
             if outcome.code:

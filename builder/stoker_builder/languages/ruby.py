@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stoker_builder.languages.base import Inputs, Language
-from stoker_builder.languages.tools import need, own_folder, run_as_builder, version
+from stoker_builder.languages.tools import give, need, run_as_builder, version
 from stoker_builder.templates import Template
-from stoker_builder.tree import copy_tree, hand_over
+from stoker_builder.tree import copy_tree
 from stoker_sdk.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ class Ruby(Language):
         return Inputs(version("ruby"))
 
     def check(self, plan: Plan, workshop: Workshop) -> None:
-        checked = own_folder(workshop.staging / "check", workshop)
+        checked = workshop.staging / "check"
+        checked.mkdir(mode=0o700)
         copy_tree(plan.request.handler, checked)
-        user = workshop.user_for("builder")
-        if user is not None:
-            hand_over(checked, user)
+        give(checked, workshop)
         for path in sorted(checked.glob("*.rb")):
             outcome = run_as_builder(["ruby", "-c", path.name], checked, {}, workshop, quiet=True)
             if outcome.code:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from stoker_builder.caches import mark_used
 from stoker_builder.child import Account, Limits, Program
 from stoker_builder.errors import MissingTool
-from stoker_builder.tree import remove_tree
+from stoker_builder.tree import hand_over, remove_tree
 
 if TYPE_CHECKING:
     from stoker_builder.workshop import Workshop
@@ -117,6 +117,13 @@ def own_folder(path: Path, workshop: Workshop) -> Path:
         if user is not None:
             os.chown(path, user, user, follow_symlinks=False)
     return path
+
+
+def give(folder: Path, workshop: Workshop) -> None:
+    """To the id that installs. The last that the platform does there: that id may run for other builds meanwhile."""
+    user = workshop.user_for("builder")
+    if user is not None:
+        hand_over(folder, user)
 
 
 def cache_folder(name: str, workshop: Workshop) -> Path:
