@@ -309,3 +309,22 @@ def test_it():
     assert run_test(data, test).code == 0
     left = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
     assert not [segment for segment in left if int(segment[0]) == 0x5703E], left
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not ROOT, reason="needs user ids")
+def test_the_function_as_it_will_run_is_for_nobody_yet(data: DataDir) -> None:
+    """Its tests, and others' programs at the same time, read copies of their own."""
+    test = """
+import os
+
+import pytest
+
+
+def test_it():
+    assert os.listdir("../../../tests/function")
+    with pytest.raises(PermissionError):
+        os.listdir("../../../function")
+"""
+    outcome = run_test(data, test)
+    assert outcome.code == 0, outcome

@@ -66,9 +66,9 @@ class Language(ABC):
         return NO_ENVIRONMENT
 
     def assemble(self, plan: Plan, folder: Path, environment: Environment, workshop: Workshop) -> None:
-        """Fill the new `folder` with the function as it will run, tests included."""
+        """Fill the new `folder`, that nobody else may enter yet, with the function as it will run, tests included."""
         del environment, workshop
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         copy_template(plan, folder)
         copy_tree(plan.request.handler, folder / plan.template.handler_folder)
 
