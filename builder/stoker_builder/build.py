@@ -53,6 +53,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
         request = receive(stream, upload)
         report.hide(forms_of(request.secrets))
         plan = make_plan(request)
+        installer = config.ids.id_for("builder") if config.ids else None
         image = f"{LOCAL_REGISTRY}/{plan.request.name}@sha256:{plan.digest}"
         if _is_published(plan, config):
             return Built(image, cached=True)
@@ -63,7 +64,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
             if _is_published(plan, config):
                 return Built(image, cached=True)
             with (
-                shared_caches(config.data.builds, config.bounds.cache, report.log) as caches,
+                shared_caches(config.data.builds, config.bounds.cache, report.log, installer) as caches,
                 ExitStack() as held,
             ):
                 seconds = _make(plan, config, report, staging, caches, group, held)

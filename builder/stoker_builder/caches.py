@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker_builder.bounds import size_text
+from stoker_builder.child import end_all_of
 from stoker_builder.errors import Exceeded
 from stoker_builder.tree import remove_tree
 from stoker_builder.usage import KEPT_FREE, room, used_below
@@ -49,17 +50,21 @@ def mark_used(cache: Path) -> None:
 
 
 @contextmanager
-def shared_caches(builds: Path, most: int, log: Callable[[str], None]) -> Iterator[Caches]:
+def shared_caches(builds: Path, most: int, log: Callable[[str], None], user: int | None = None) -> Iterator[Caches]:
     """For one build. At its end, however that comes, the caches are cut to `most` bytes, unless it used none or another
-    build goes on. Before it too, where there is hardly room: a build that was killed has cut nothing.
+    build goes on. Before it too, where there is hardly room: a build that was killed has cut nothing. What such a build
+    left running of the id that installs, `user`, is ended first.
 
     The lock is on the folder `builds` itself.
     """
     caches = Caches(folder_of(builds))
     descriptor = os.open(builds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if room(builds).disk < KEPT_FREE and _is_last(descriptor):
-            trim(caches.folder, most, log)
+        if _is_last(descriptor):
+            if user is not None:
+                end_all_of(user)
+            if room(builds).disk < KEPT_FREE:
+                trim(caches.folder, most, log)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
             yield caches

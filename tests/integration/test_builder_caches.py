@@ -5,8 +5,10 @@ The index is a folder with a source distribution, whose build backend is in it.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from builder_process import Outcome, build, request_tar
 
 from stoker_builder.tree import remove_tree
 from stoker_sdk.data_dir import DataDir
+from stoker_sdk.ids import UserIds, first_id_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs user ids")]
 
@@ -91,3 +94,22 @@ def test_what_was_put_there_when_installers_still_could_is_removed(data: DataDir
     assert theirs.stat().st_uid == 0 and not list(theirs.iterdir())
     assert caches.stat().st_uid == 0 and [path.name for path in caches.iterdir()] == ["uv"]
     assert ((caches / "uv").lstat().st_uid, (caches / "uv").is_symlink()) == (user, False)
+
+
+def test_what_a_killed_build_left_running_is_ended_unless_it_may_be_anothers(data: DataDir) -> None:
+    assert install(data, "pass").code == 0
+    user = UserIds(data.ids, first_id_of(data.path)).id_for("builder")
+    left = subprocess.Popen(["sleep", "600"], user=user, group=user)
+    try:
+        other = os.open(data.builds, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_SH)  # as another build holds it
+        remove_tree(data.environments)
+        assert install(data, "pass").code == 0
+        assert left.poll() is None
+        os.close(other)
+        remove_tree(data.environments)
+        assert install(data, "pass").code == 0
+        assert left.wait(10) == -9
+    finally:
+        left.kill()
+        left.wait()
