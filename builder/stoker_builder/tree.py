@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _MANY_FILES = 100
@@ -111,26 +112,44 @@ def remove_tree(folder: Path) -> None:
         folder.unlink(missing_ok=True)
         return
     mark, number = secrets.token_hex(8), 0  # of names that nobody can have taken
-    waiting = _emptied_of_files(folder)
-    while waiting:
-        path = waiting.pop()
-        for below in _emptied_of_files(path):
-            number += 1
-            waiting.append(below.rename(folder / f".{mark}-{number}"))
-        path.rmdir()
+    with _opened(str(folder)) as top:
+        waiting = _emptied_of_files(top)
+        while waiting:
+            name = waiting.pop()
+            with _opened(name, top) as inner:
+                for below in _emptied_of_files(inner):
+                    number += 1
+                    waiting.append(f".{mark}-{number}")
+                    with _opened(below, inner):  # what moves must be writable
+                        os.rename(below, waiting[-1], src_dir_fd=inner, dst_dir_fd=top)
+            os.rmdir(name, dir_fd=top)
     folder.rmdir()
 
 
-def _emptied_of_files(folder: Path) -> list[Path]:
-    """Remove all from a folder but its folders, which are the answer."""
-    folder.chmod(0o700)
+@contextmanager
+def _opened(name: str, parent: int | None = None) -> Iterator[int]:
+    """A descriptor of the folder, whose permissions are taken back. What is done by it is done there, also if its owner
+    puts a link in the place of its name meanwhile.
+    """
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as held:
+        place = os.open(name, flags | os.O_PATH, dir_fd=parent)
+        held.callback(os.close, place)
+        Path(f"/proc/self/fd/{place}").chmod(0o700)
+        folder = os.open(".", flags, dir_fd=place)
+        held.callback(os.close, folder)
+        yield folder
+
+
+def _emptied_of_files(folder: int) -> list[str]:
+    """Remove all from a folder but its folders, whose names are the answer."""
     folders = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
+                folders.append(entry.name)
             else:
-                Path(entry.path).unlink()
+                os.unlink(entry.name, dir_fd=folder)
     return folders
 
 

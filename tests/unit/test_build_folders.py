@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stoker_builder.staging import sealed
-from stoker_builder.tree import close_tree, hand_over
+from stoker_builder.tree import close_tree, hand_over, remove_tree
 from stoker_sdk.errors import BadInput
 
 
@@ -65,4 +65,13 @@ def test_links_pipes_and_nothing_are_not_taken(tree: Path, tmp_path: Path) -> No
             sealed(tree / name, tmp_path)
     with pytest.raises(BadInput, match="is not there"):
         sealed(tree / "nothing", tmp_path)
+    assert (tmp_path / "outside" / "file").read_text() == "ours"
+
+
+def test_a_tree_whose_owner_took_all_permissions_is_removed_and_nothing_outside(tree: Path, tmp_path: Path) -> None:
+    (tree / "below" / "deep" / "deeper").mkdir(parents=True)
+    for name in ("below/deep/deeper", "below/deep", "below", "."):
+        (tree / name).chmod(0)
+    remove_tree(tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
     assert (tmp_path / "outside" / "file").read_text() == "ours"
