@@ -15,7 +15,7 @@ ONLY ?=
 help:
 	@echo "make run [ARGS=...]    install, serve on this machine, deploy the example; Ctrl-C stops all"
 	@echo "make test              install what the tests need, and pass them (minutes)"
-	@echo "make check             format, lint, types, import rules, quick tests (under a minute)"
+	@echo "make check             format, lint, types, import rules, quick tests (about a minute)"
 	@echo "make bench [ONLY=KEY]  measure against peers; writes bench/out/latest.json"
 	@echo "make fuzz              hostile input of every kind for FUZZ_SECONDS (600); not part of the tests"
 	@echo "make lock              take up new versions of the dependencies (constraints.txt)"
