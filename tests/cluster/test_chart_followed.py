@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,8 @@ def test_the_words_that_an_install_prints_log_in(release: Installed, who: str, t
     commands = commands.replace("8080:8080 &", f"{port}:8080 > forwarded &\nuntil [ -s forwarded ]; do sleep 0.1; done")
     commands = commands.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
     commands = commands.replace("stoker list", f"stoker list -n {release.functions}")
-    environment = os.environ | {"KUBECONFIG": str(release.cluster.kubeconfig), "HOME": str(tmp_path)}
+    installed = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `stoker` is
+    environment = os.environ | {"KUBECONFIG": str(release.cluster.kubeconfig), "HOME": str(tmp_path), "PATH": installed}
     script = f"set -eo pipefail; trap 'kill %1' EXIT; {commands}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False

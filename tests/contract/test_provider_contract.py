@@ -328,6 +328,7 @@ async def test_a_rollback_to_what_cannot_start_leaves_the_live_one_serving(harne
     live = await harness.provider.deploy(harness.spec(), create=False)
     await until_state(harness, "ready", live)
     await until_serving(harness, live)
+    await routes.until_count(1)
     before = routes.targets()
     again = await harness.provider.rollback(GREET, broken)
     assert (await until_state(harness, "failed", again)).serving == live

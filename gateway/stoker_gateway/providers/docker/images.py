@@ -111,8 +111,8 @@ class Images:
                 if image not in self._pulled.unused(used, keep):
                     continue  # it was asked for meanwhile
                 try:
-                    if (await self._engine.image(image)).repo_tags:
-                        self._pulled.is_gone(image)  # somebody has named it: it is his now
+                    if _is_named(image, (await self._engine.image(image)).repo_tags or ()):
+                        self._pulled.is_gone(image)  # somebody has fetched it by its tag: it is his now
                         continue
                     await self._engine.remove_image(image)
                 except NotFound:
@@ -122,6 +122,14 @@ class Images:
             log.info("removed image %s, which no function needs any more", image)
             self._pulled.is_gone(image)
             self._pulling.pop(image, None)
+
+
+def _is_named(image: str, tags: Iterable[str]) -> bool:
+    """Whether one of its tags is of the same repository. Those of others only say that they have the same layers: the
+    Engine takes the name away then, and keeps the image.
+    """
+    repository = parse_reference(image).repository
+    return any(parse_reference(tag).repository == repository for tag in tags)
 
 
 def _refused(reference: Reference, login: Login | None) -> BadInput:
