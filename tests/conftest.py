@@ -13,6 +13,7 @@ from running_platform import Platform
 if TYPE_CHECKING:
     from broker import RunningBroker
     from installed_chart import Installed
+    from object_server import ObjectServer
     from postgres import Postgres
 
 
@@ -44,6 +45,16 @@ def make_platform(platform: Platform) -> Iterator[Callable[..., Platform]]:
 def own_platform(make_platform: Callable[..., Platform]) -> Platform:
     """A running platform for one test."""
     return make_platform()
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[ObjectServer]:
+    """What keeps objects as a cluster's API does, for one test."""
+    from object_server import ObjectServer
+
+    server = await ObjectServer().start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture(scope="session")

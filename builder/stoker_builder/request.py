@@ -42,9 +42,7 @@ def build_request(
     stack: Stack, function: StackFunction, arguments: dict[str, str], options: tuple[str, ...] = ()
 ) -> BuildRequest:
     """`arguments` and `options` are added to the function's own. Raises `BadInput` for what cannot be built."""
-    folder = stack.handler_folder(function)
-    part = stack.part_of(function)
-    check_tree(folder, f"{part.file}: functions.{function.name}.handler")
+    part, folder = stack.part_of(function), _handler_folder(stack, function)
     template = template_of(stack, function)
     given = build_arguments(function, template, options, arguments)
     built_in = built_in_for(template) if template else None
@@ -58,9 +56,7 @@ def image_request(
     stack: Stack, function: StackFunction, arguments: dict[str, str], options: tuple[str, ...] = ()
 ) -> BuildRequest:
     """The same for an image: no template that is here gives way to a built-in one, and `lang: dockerfile` is built."""
-    folder = stack.handler_folder(function)
-    part = stack.part_of(function)
-    check_tree(folder, f"{part.file}: functions.{function.name}.handler")
+    part, folder = stack.part_of(function), _handler_folder(stack, function)
     template = template_of(stack, function)
     if template is None and function.lang != DOCKERFILE:
         raise NotFound(f"template {function.lang!r} is not here: pull it with `stoker template pull`")
@@ -68,6 +64,12 @@ def image_request(
     settings = BuildSettings(function.name, function.lang, given)
     own = template.path if template and template.path.is_relative_to(part.folder / "template") else None
     return BuildRequest(settings, folder, own, copied_paths(stack, function), None)
+
+
+def _handler_folder(stack: Stack, function: StackFunction) -> Path:
+    folder = stack.handler_folder(function)
+    check_tree(folder, f"{stack.part_of(function).file}: functions.{function.name}.handler")
+    return folder
 
 
 def template_of(stack: Stack, function: StackFunction) -> Template | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,9 @@ from stoker_gateway.providers.kubernetes.objects import Ignored
 from stoker_sdk.errors import StokerError
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ObjectServer]:
-    one = await ObjectServer().start()
-    yield one
-    await one.stop()
-
-
-async def test_one_that_says_ask_at_once_is_asked_less_and_less_often(server: ObjectServer, tmp_path: Path) -> None:
-    server.overloaded = True
-    api = await open_api(server.kubeconfig(tmp_path))
+async def test_one_that_says_ask_at_once_is_asked_less_and_less_often(store: ObjectServer, tmp_path: Path) -> None:
+    store.overloaded = True
+    api = await open_api(store.kubeconfig(tmp_path))
     try:
         with pytest.raises(StokerError, match="overloaded"):
             await api.get("/api/v1/namespaces/fn/pods/one", Ignored, "pod")
