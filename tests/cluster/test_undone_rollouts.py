@@ -207,6 +207,23 @@ def test_the_next_deploy_after_an_undone_one_may_fail_too_and_one_that_works_end
     wait_for(lambda: condition(one, "again").serving == 6, "revision 6 alone to serve", 60)
 
 
+def test_what_serves_and_the_cluster_does_not_know_yet_outlives_two_deploys(
+    platforms: list[Platform], cluster: Cluster, fine: str, broken: str
+) -> None:
+    """The platform asks a replica itself and knows sooner that it is ready. The kubelet asks this one every 8 s."""
+    one, _ = platforms
+    seldom = {"com.openfaas.ready.http.periodSeconds": "8"}
+    until_ready(one, "early", deploy(one, "early", fine, annotations=seldom))
+    served = pods(cluster, "early")
+    deploy(one, "early", broken, annotations=seldom)
+    wait_for(lambda: len(pods(cluster, "early")) == 2, "the pod of the second version")
+    deploy(one, "early", broken, annotations=seldom | {"n": "3"})
+    wait_for(lambda: condition(one, "early").state == "failed" and condition(one, "early").revision == 3, "the third")
+    assert (condition(one, "early").serving, served <= pods(cluster, "early")) == (1, True)
+    assert one.call(f"early.{NAMESPACE}").text == "fine"
+    until_ready(one, "early", 4)
+
+
 def test_whoever_follows_a_killed_leader_undoes_what_fails(
     platforms: list[Platform], cluster: Cluster, fine: str
 ) -> None:

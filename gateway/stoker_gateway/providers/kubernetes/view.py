@@ -27,6 +27,9 @@ from stoker_sdk.names import FunctionKey
 
 log = logging.getLogger("stoker.kubernetes")
 
+_KNOWN_SECONDS = 15.0
+_LOOK_SECONDS = 0.05
+
 
 class View:
     """The functions of some namespaces and their replicas. Between `start` and `close` it is kept up to date."""
@@ -102,6 +105,24 @@ class View:
         stored = self._stored.get(key)
         pods = self._replicas.get(key, {}).values()
         return [one for one in pods if stored is not None and one.identity == stored.identity]
+
+    async def until_known(self, key: FunctionKey) -> None:
+        """Before a rollout that is under way is overtaken by another: until the cluster, too, knows who is ready.
+
+        To make room for the new one it ends replicas that it does not know to be ready, the oldest first, and so what
+        serves. Waits some seconds at most: a kubelet may look that seldom.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _KNOWN_SECONDS
+        while self._is_ahead(key) and loop.time() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_ahead(self, key: FunctionKey) -> bool:
+        """Whether one is ready that the cluster does not know to be so, and there are replicas of several versions."""
+        there = [one for one in self._own(key) if one.state != "draining"]
+        seen = self._readiness.seen(there)
+        is_early = any(mine.state == "ready" != its.state for its, mine in zip(there, seen, strict=True))
+        return is_early and len({one.version for one in there}) > 1
 
     # What it is told
 
