@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,6 +24,7 @@ from stoker_builder.build import build
 from stoker_builder.config import read_config
 from stoker_builder.errors import Cancelled, FullDisk, is_full_disk
 from stoker_builder.report import Report
+from stoker_builder.warm_tests import getting_ready
 from stoker_sdk.data_dir import DataDir
 from stoker_sdk.errors import StokerError
 from stoker_sdk.ids import FIRST_ID, ID_COUNT, UserIds
@@ -41,9 +43,12 @@ def main() -> int:
         data = DataDir(Path(arguments.data_dir).absolute())
         data.path.mkdir(mode=0o711, parents=True, exist_ok=True)
         ids = UserIds(data.ids, arguments.first_id, arguments.id_count) if os.geteuid() == 0 else None
-        select.select([sys.stdin.buffer], [], [])  # one that was started ahead waits here, and has no folder yet
         bounds = Bounds(arguments.disk, arguments.files, arguments.memory, arguments.processes, arguments.cache)
-        built = build(sys.stdin.buffer, read_config(data, ids, os.environ, bounds, tuple(arguments.reach)), report)
+        config = read_config(data, ids, os.environ, bounds, tuple(arguments.reach))
+        # One that was started ahead is not asked at once.
+        with nullcontext() if _is_asked(0) else getting_ready(config, sys.stdin.fileno()) as ready:
+            _is_asked(None)
+            built = build(sys.stdin.buffer, config, report, ready)
         report.result(built.image, built.cached, built.seconds)
     except StokerError as error:
         return _fail(report, str(error), error.code)
@@ -55,6 +60,11 @@ def main() -> int:
         logging.exception("the build broke")
         return _fail(report, "the build broke by a fault of the platform: its log says more", "internal")
     return 0
+
+
+def _is_asked(seconds: float | None) -> bool:
+    """Whether there is a request within that time; None waits for ever."""
+    return bool(select.select([sys.stdin.buffer], [], [], seconds)[0])
 
 
 def _fail(report: Report, message: str, code: str) -> int:

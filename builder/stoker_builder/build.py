@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,17 +18,18 @@ from typing import BinaryIO
 from stoker_builder.artefact import publish, write_manifest
 from stoker_builder.build_secrets import check_clean, forms_of
 from stoker_builder.caches import Caches, shared_caches
-from stoker_builder.child import Children, Confinement
+from stoker_builder.child import Children, Confinement, end
 from stoker_builder.config import Config, step_settings
+from stoker_builder.confinement import own_files_of
 from stoker_builder.control_group import ControlGroup, control_group
-from stoker_builder.interpreter import Interpreter, prepare_interpreter
-from stoker_builder.own_files import OwnFiles, may_have_own_files, paths_in
+from stoker_builder.interpreter import prepare_interpreter
 from stoker_builder.plan import Plan, make_plan
 from stoker_builder.receive import receive
 from stoker_builder.report import Report
 from stoker_builder.staging import lock, staging_folder
 from stoker_builder.testing import run_tests
 from stoker_builder.usage import Usage
+from stoker_builder.warm_tests import Ready, WarmTests, remember
 from stoker_builder.way_out import WayOut, way_out
 from stoker_builder.workshop import Workshop
 from stoker_sdk.function import LOCAL_REGISTRY
@@ -43,11 +44,11 @@ class Built:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def build(stream: BinaryIO, config: Config, report: Report) -> Built:
-    """Build what the tar on `stream` asks for. Raises `StokerError`, and `Cancelled` if the reader goes
-    away.
+def build(stream: BinaryIO, config: Config, report: Report, ready: Ready | None = None) -> Built:
+    """Build what the tar on `stream` asks for, with what was `ready` before. Raises `StokerError`, and `Cancelled` if
+    the reader goes away.
     """
-    with staging_folder(config.data.builds) as staging:
+    with nullcontext(ready.staging) if ready else staging_folder(config.data.builds) as staging:
         upload = staging / "upload"
         upload.mkdir(mode=0o700)
         request = receive(stream, upload)
@@ -59,7 +60,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
             return Built(image, cached=True)
         with (
             lock(config.data.builds / "locks" / f"artefact-{plan.digest}", _waiting(report)),
-            control_group(staging, config.bounds) as group,
+            nullcontext(ready.group) if ready else control_group(staging, config.bounds) as group,
         ):
             if _is_published(plan, config):
                 return Built(image, cached=True)
@@ -67,7 +68,7 @@ def build(stream: BinaryIO, config: Config, report: Report) -> Built:
                 shared_caches(config.data.builds, config.bounds.cache, report.log, installer) as caches,
                 ExitStack() as held,
             ):
-                seconds = _make(plan, config, report, staging, caches, group, held)
+                seconds = _make(plan, config, report, staging, caches, group, held, ready.tests if ready else None)
     return Built(image, cached=False, seconds=seconds)
 
 
@@ -79,9 +80,13 @@ def _make(
     caches: Caches,
     group: ControlGroup | None,
     held: ExitStack,
+    warm: WarmTests | None,
 ) -> dict[str, float]:
     """Returns the seconds of the parts that are told."""
     settings = step_settings(plan.request.build_args, config)
+    if warm is not None and not warm.suits(plan, settings, config):
+        end(warm.process)
+        warm = None
     for note in plan.template.notes:
         report.log(note)
     if plan.request.build_args.get("ADDITIONAL_PACKAGE"):
@@ -93,7 +98,7 @@ def _make(
         report.check_reader()
         usage.look(ended=ended)
 
-    children = Children(check, Confinement(group, _own_files(config, interpreter)))
+    children = Children(check, Confinement(group, own_files_of(config, interpreter)))
     workshop = Workshop(
         config=config,
         interpreter=interpreter,
@@ -103,6 +108,7 @@ def _make(
         log=report.log,
         waiting=_waiting(report),
         way_out=cache(lambda: _way_out(plan, config, report, children, held)),
+        warm_tests=warm,
         secrets=plan.request.secrets,
     )
     final, function = config.data.artefact(plan.digest), staging / "function"
@@ -114,8 +120,9 @@ def _make(
     plan.language.assemble(plan, function, environment, workshop)
     check_clean(function, workshop.secrets)
     begun = time.monotonic()
-    run_tests(plan, settings, function, environment, workshop)
+    step = run_tests(plan, settings, function, environment, workshop)
     tests = round(time.monotonic() - begun, 3)
+    remember(plan, step, config, staging)
     plan.language.finish(plan, function, final)
     write_manifest(plan, function)
     publish(function, final, workshop.user_for(f"artefact:{plan.digest}"))
@@ -133,16 +140,6 @@ def _way_out(plan: Plan, config: Config, report: Report, children: Children, hel
     else:
         children.kept.add(way.pid)
     return way
-
-
-def _own_files(config: Config, interpreter: Interpreter) -> OwnFiles | None:
-    """Programs see of the platform's the interpreter, packages, and the files that the index's settings name."""
-    if config.ids is None or not may_have_own_files():
-        return None
-    data = config.data
-    needed = (data.interpreter, data.environments, interpreter.python.parents[1], interpreter.uv)
-    standard = tuple(Path(entry) for entry in interpreter.stdlib)
-    return OwnFiles(data.builds, (*needed, *standard, *paths_in(config.index_environment.values())))
 
 
 def _is_published(plan: Plan, config: Config) -> bool:

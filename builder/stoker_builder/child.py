@@ -14,7 +14,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,29 +99,36 @@ class Children:
         self._confinement = confinement
         self.kept: set[int] = set()
         """Pids of our own that serve the programs, and go on when one has ended."""
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
 
-    def run(self, program: Program, on_line: Callable[[str], None]) -> int:
-        """The exit code of the program, whose output goes to `on_line` line by line.
+    def run(
+        self, program: Program, on_line: Callable[[str], None], process: subprocess.Popen[bytes] | None = None
+    ) -> int:
+        """The exit code of the program, whose output goes to `on_line` line by line. A `process` runs it already.
 
         Negative for a signal, as in `subprocess`. Raises `TimedOut`, and whatever `check` raises.
         """
         lines = _Lines(on_line)
-        process = None
         try:
-            process = _start(program, self._confinement)
+            process = process or start(program, self._confinement)
             self._relay(process, program, lines)
         finally:
-            try:
-                _end_all(process, self.kept)
-            finally:
-                _end_all(process, self.kept)  # what cancels a build may have cut the first one short
+            end(process, self.kept)
             if process is not None and process.stdout is not None:
                 with process.stdout:
                     lines.read_rest(process.stdout.fileno())
         self._check(True)
         assert process.returncode is not None
         return process.returncode
+
+    def wait_for(self, descriptor: int, seconds: float) -> bool:
+        """Whether there is something to read within that time, be it the end. Raises whatever `check` raises."""
+        deadline = time.monotonic() + seconds
+        while not select.select([descriptor], [], [], _WATCH_EVERY / 1000)[0]:
+            self._check(False)
+            if time.monotonic() > deadline:
+                return False
+        return True
 
     def _relay(self, process: subprocess.Popen[bytes], program: Program, lines: _Lines) -> None:
         """Pass the output on until the program itself has ended; its descendants are not waited for."""
@@ -197,12 +204,18 @@ def end_all_of(user: int) -> None:
     os.waitpid(child, 0)
 
 
-def _start(program: Program, confinement: Confinement) -> subprocess.Popen[bytes]:
+def adopt_orphans() -> None:
+    """What our children leave behind becomes our child, and is ended by `end`."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start(program: Program, confinement: Confinement, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Raises OSError. `Children` runs it to its end, or `end` ends it."""
     process = subprocess.Popen(
         list(program.command),
         cwd=program.folder,
         env=dict(program.environment),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -252,7 +265,15 @@ def _lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (bound, bound))
 
 
-def _end_all(process: subprocess.Popen[bytes] | None, kept: set[int]) -> None:
+def end(process: subprocess.Popen[bytes] | None, kept: Set[int] = frozenset()) -> None:
+    """Leave nothing of the program, if it is there, and of what it started; children that are `kept` go on."""
+    try:
+        _end_all(process, kept)
+    finally:
+        _end_all(process, kept)  # what cancels a build may have cut the first one short
+
+
+def _end_all(process: subprocess.Popen[bytes] | None, kept: Set[int]) -> None:
     """Kill the program if it is there, and what left its group: as orphans they have become our children, generation
     by generation.
 
@@ -271,7 +292,7 @@ def _end_all(process: subprocess.Popen[bytes] | None, kept: set[int]) -> None:
         time.sleep(_REAP_EVERY)
 
 
-def _are_left(process: subprocess.Popen[bytes] | None, kept: set[int]) -> bool:
+def _are_left(process: subprocess.Popen[bytes] | None, kept: Set[int]) -> bool:
     """Whether we have children when those that have ended are reaped."""
     if process is not None and process.poll() is None:
         return True
@@ -279,17 +300,17 @@ def _are_left(process: subprocess.Popen[bytes] | None, kept: set[int]) -> bool:
     return bool(_children(kept))
 
 
-def _all_below(kept: set[int]) -> set[int]:
+def _all_below(kept: Set[int]) -> set[int]:
     return set(tasks_below(os.getpid()).pids) - kept
 
 
-def _reap(besides: set[int]) -> None:
+def _reap(besides: Set[int]) -> None:
     """Those that have ended. While their program goes on they would count as processes of it."""
     for child in _children(besides):
         os.waitpid(child, os.WNOHANG)
 
 
-def _children(besides: set[int]) -> set[int]:
+def _children(besides: Set[int]) -> set[int]:
     return set(map(int, _CHILDREN.read_text().split())) - besides
 
 

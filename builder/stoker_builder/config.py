@@ -74,6 +74,14 @@ class Config:
     bounds: Bounds
     reach: tuple[str, ...] = ()
 
+    @property
+    def most_processes(self) -> int:
+        """For the kernel to count by user id; 0 where that is also the platform's. A control group counts exactly, and
+        ends a build that wants more; so this bound is a little above.
+        """
+        most = self.bounds.processes
+        return most + most // 8 if self.ids else 0
+
 
 @dataclass(frozen=True)
 class StepSettings:

@@ -18,7 +18,7 @@ import stat
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -85,6 +85,19 @@ def prepare_interpreter(data_dir: Path) -> Interpreter:
         library_path=library_path,
         test_tools=_stage_test_tools(store),
     )
+
+
+def variables_of_tests(path: Sequence[Path], interpreter: Interpreter) -> dict[str, str]:
+    """For an interpreter that runs tests, with `path` first on its `sys.path`."""
+    variables = {
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if interpreter.library_path:
+        variables["LD_LIBRARY_PATH"] = interpreter.library_path
+    return variables
 
 
 def _base_python() -> tuple[Path, Path, str]:

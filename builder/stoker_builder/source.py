@@ -29,7 +29,7 @@ def check_syntax(folder: Path) -> None:
     """Raise `BadInput` with file and line for the first Python file below `folder` that does not compile."""
     for path in files_below(folder):
         if path.suffix == ".py":
-            _parse(path, folder)
+            parse(path, folder)
 
 
 def check_entry(folder: Path, module: str) -> None:
@@ -39,7 +39,7 @@ def check_entry(folder: Path, module: str) -> None:
     path = _module_file(folder, module)
     if path is None:
         raise BadInput(f"{module.replace('.', '/')}.py is missing in the handler folder: it must define {ENTRY}")
-    if not defines(_parse(path, folder), ENTRY):
+    if not defines(parse(path, folder), ENTRY):
         raise BadInput(
             f"{path.relative_to(folder)} does not define {ENTRY}: write `def {ENTRY}(req):` or "
             f"`def {ENTRY}(event, context):` at its top level"
@@ -57,7 +57,8 @@ def _module_file(folder: Path, module: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _parse(path: Path, folder: Path) -> ast.Module:
+def parse(path: Path, folder: Path) -> ast.Module:
+    """Raises `BadInput` with file and line."""
     shown = path.relative_to(folder)
     try:
         with warnings.catch_warnings():

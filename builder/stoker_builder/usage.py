@@ -46,11 +46,11 @@ class Used:
 
 
 class Usage:
-    """Of one build, from now on: all below `staging`, and what is new below `cache`. `group` is its control group;
-    where there is none, its processes are counted here.
+    """Of one build, from now on: all below `staging`, and what is new below `cache`, if it uses one. `group` is its
+    control group; where there is none, its processes are counted here.
     """
 
-    def __init__(self, bounds: Bounds, staging: Path, cache: Path, group: ControlGroup | None) -> None:
+    def __init__(self, bounds: Bounds, staging: Path, cache: Path | None, group: ControlGroup | None) -> None:
         self._bounds = bounds
         self._staging = staging
         self._cache = cache
@@ -106,7 +106,9 @@ class Usage:
     def _sum(self) -> None:
         began = time.monotonic()
         free = room(self._staging)
-        used = used_below(self._staging) + used_below(self._cache, self._began)
+        used = used_below(self._staging)
+        if self._cache is not None:
+            used += used_below(self._cache, self._began)
         used += Used(open_without_name(tasks_below(os.getpid()).pids, self._staging.stat().st_dev))
         self._used, self._free = used, free
         ended = time.monotonic()

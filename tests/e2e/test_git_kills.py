@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import time
@@ -82,8 +83,8 @@ def _nothing_is_left(copy: WorkingCopy, versions: int) -> None:
     assert not [run for run in copy.runs() if run.is_open]
     condition = platform.condition(copy.service("greet"))
     assert condition.state == "ready" and len(platform.replicas(copy.service("greet"))) == 1
-    for folder in (platform.data.builds, platform.data.git / "checkouts"):
-        assert not list(folder.glob("*run-*")), folder
+    assert not list((platform.data.git / "checkouts").glob("*run-*"))
+    assert len(_held(platform.data.builds)) <= 1  # by the builder that waits for the next build
     # One artefact for each version that passed its tests, whole, and none of the others.
     manifests = [path / "artefact.json" for path in platform.data.artefacts.iterdir()]
     assert len(manifests) == versions and all(path.is_file() for path in manifests)
@@ -92,3 +93,20 @@ def _nothing_is_left(copy: WorkingCopy, versions: int) -> None:
     left = [command_line(pid) for pid in platform.processes()]
     assert not [line for line in left if "git" in line[0]]
     assert sum("stoker_builder.pipeline.run" in line for line in left) <= 1  # that of the next run
+
+
+def _held(builds: Path) -> list[Path]:
+    """Folders of builds; each must be one that a process holds."""
+    wait_for(lambda: all(_is_locked(path) for path in builds.glob("run-*")), "the end of folders that nobody holds")
+    folders = list(builds.glob("run-*"))
+    assert {path.name for path in builds.glob("lock-run-*")} == {f"lock-{path.name}" for path in folders}
+    return folders
+
+
+def _is_locked(folder: Path) -> bool:
+    with (folder.parent / f"lock-{folder.name}").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

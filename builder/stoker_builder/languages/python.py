@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import py_compile
 import shlex
 from collections import deque
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from stoker_builder.child import TimedOut
 from stoker_builder.environment import Environment, ensure_environment, environment_digest
 from stoker_builder.errors import FailedInstall
-from stoker_builder.interpreter import VERSION, Interpreter, interpreter_tag
+from stoker_builder.interpreter import VERSION, Interpreter, interpreter_tag, variables_of_tests
 from stoker_builder.languages.base import Inputs, Language
 from stoker_builder.languages.tools import as_builder, cache_folder, own_folder
 from stoker_builder.requirements import normalise
@@ -161,15 +160,7 @@ def _write_programs(folder: Path, interpreter: Interpreter) -> None:
 def _variables(scratch: Path, plan: Plan, environment: Environment, interpreter: Interpreter) -> dict[str, str]:
     function = scratch / "function"
     path = [function, function / plan.template.handler_folder, environment.path, interpreter.test_tools]
-    variables = {
-        "PYTHONPATH": os.pathsep.join(str(entry) for entry in path if entry),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if interpreter.library_path:
-        variables["LD_LIBRARY_PATH"] = interpreter.library_path
-    return variables
+    return variables_of_tests([entry for entry in path if entry], interpreter)
 
 
 def _compile(path: Path, final: Path) -> None:

@@ -96,7 +96,7 @@ def as_builder(command: list[str], folder: Path, variables: Mapping[str, str], w
         command,
         folder,
         {**environment, **(way.variables if way else {})},
-        limits=Limits(config.install_timeout, 0, workshop.most_processes, config.bounds.disk),
+        limits=Limits(config.install_timeout, 0, workshop.config.most_processes, config.bounds.disk),
         account=None if user is None else Account(user),
         temporary=home,
         network=way.network if way else None,
