@@ -158,7 +158,7 @@ def getting_ready(config: Config, request: int) -> Iterator[Ready | None]:
                 ready = _get_ready(note, config, held)
                 if not _wait(ready, config, request, kept):
                     ready = None
-        except (OSError, StokerError):
+        except (OSError, subprocess.SubprocessError, StokerError):
             ready = None  # tests start as ever, and say what is wrong
         if ready is None:
             held.close()
