@@ -1,21 +1,43 @@
 """How a function is called while fifty pushes of ten owners are on their way.
 
 The function, its proxy and a light, steady load have one core; all else, from git to the builds' tests, has the other.
+
+Other people's work has both. While we keep one core busy it moves to the other, so any work there makes calls slower.
+Two things tell that from what pushes do: every second turn function, proxy and load come before everybody else on their
+core (`precedence.py`), with and without pushes alike; and each round measures what a mere busy loop on the other core
+does.
+
+A p99 of a thousand calls is its ten slowest, so rounds differ: quiet, loop and pushes follow one another in each of
+them, and the median of their ratios counts.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.processes import LOAD_CORE, TEST_CORE, BenchError, family, machine_seconds, own_seconds
+import psutil  # type: ignore[import-untyped, unused-ignore]
+
+from bench.precedence import Precedence
+from bench.processes import (
+    LOAD_CORE,
+    TEST_CORE,
+    BenchError,
+    family,
+    machine_seconds,
+    own_seconds,
+    python,
+    running,
+)
 from bench.pushing import WorkingCopy, end_of
 from bench.report import Figure
 from bench.serving import HELLO, Serving, condition, serving
-from bench.steady import Calls, steady_calls
+from bench.steady import steady_calls
 from stoker_sdk.runs import SUCCEEDED
 
 _OWNERS, _EACH = 10, 5
@@ -23,7 +45,7 @@ _ROUNDS = 3
 _TAKEN_AGAIN = 2
 _MUCH = 0.06
 _RATE = 200
-_QUIET_SECONDS = 10.0
+_WINDOW_SECONDS = 14.0
 _RUNS_SECONDS = 300.0
 _LOOK_SECONDS = 0.5  # each look passes the proxy, which is what is measured
 _HANDLER = "def handle(req):\n    return {text!r}\n"
@@ -31,41 +53,76 @@ _TEST = "from .handler import handle\n\n\ndef test_it_answers():\n    assert han
 
 
 def pushes_figures(folder: Path) -> list[Figure]:
-    """`pushes_p99`."""
+    """`pushes_p99`; and, with root's rights, `pushes_p99_undisturbed`: from the turns in which others' work waits."""
     with serving(folder, "--proxies", "1", cores=(TEST_CORE, LOAD_CORE)) as platform:
         platform.deploy("steady", HELLO)
-        _pin(platform, "steady")
+        served = _pin(platform, "steady")
         copies = [
             WorkingCopy(platform, folder / f"owner{owner}" / f"f{number}", f"owner{owner}", f"f{number}")
             for owner in range(_OWNERS)
             for number in range(_EACH)
         ]
-        rounds = _rounds(platform, copies)
-    ratios = [one.busy / one.quiet for one in rounds]
-    seconds = median(one.seconds for one in rounds)
+        rounds = _rounds(_Bench(platform, served, copies, folder / "loop.log"))
+    seconds, others = median(one.seconds for one in rounds), median(one.others for one in rounds)
     note = (
-        f"{len(copies)} pushes at once, all live after {seconds:.0f} s; rounds {min(ratios):.2f} to {max(ratios):.2f}; "
-        f"{_RATE} calls a second; others had {median(one.others for one in rounds):.0%} of the machine"
+        f"{len(copies)} pushes at once, all live after {seconds:.0f} s; {_RATE} calls a second; "
+        f"others had {others:.0%} of the machine"
     )
-    busy, quiet = median(one.busy for one in rounds), median(one.quiet for one in rounds)
-    return [Figure("pushes_p99", median(ratios), f"p99 {busy:.2f} ms", f"without pushes {quiet:.2f} ms", note)]
+    figures = [_figure("pushes_p99", [one.ordinary for one in rounds], note)]
+    first = [one.first for one in rounds if one.first is not None]
+    if first:
+        figures.append(_figure("pushes_p99_undisturbed", first, "others' work on that core waits"))
+    else:
+        print("pushes_p99_undisturbed needs root's rights", end=" ", flush=True)
+    return figures
+
+
+@dataclass(frozen=True)
+class _Latencies:
+    """p99 in ms: without anything beside it, with a busy loop on the other core, with pushes there."""
+
+    quiet: float
+    loop: float
+    pushes: float
 
 
 @dataclass(frozen=True)
 class _Round:
-    """p99 in ms without and with pushes; how long these took, and the share of both cores that was other people's."""
+    """As everybody else on the core, and before them; how long the pushes took; others' share of both cores."""
 
-    quiet: float
-    busy: float
+    ordinary: _Latencies
+    first: _Latencies | None
     seconds: float
     others: float
 
 
-def _rounds(platform: Serving, copies: list[WorkingCopy]) -> list[_Round]:
+@dataclass(frozen=True)
+class _Bench:
+    """`served` are the pids of the function and its proxy; what the busy loop prints goes to `log`."""
+
+    platform: Serving
+    served: list[int]
+    copies: list[WorkingCopy]
+    log: Path
+
+
+def _figure(key: str, rounds: list[_Latencies], note: str) -> Figure:
+    ratios = [one.pushes / one.quiet for one in rounds]
+    pushes, quiet = median(one.pushes for one in rounds), median(one.quiet for one in rounds)
+    loops = median(one.loop / one.quiet for one in rounds)
+    against_loop = median(one.pushes / one.loop for one in rounds)
+    compared = (
+        f"rounds {min(ratios):.2f} to {max(ratios):.2f}; a busy loop instead of pushes gives {loops:.2f}, "
+        f"so pushes are {against_loop:.2f} of that; {note}"
+    )
+    return Figure(key, median(ratios), f"p99 {pushes:.2f} ms", f"without pushes {quiet:.2f} ms", compared)
+
+
+def _rounds(bench: _Bench) -> list[_Round]:
     """One is taken again, a few times at most, when others used much of the machine meanwhile."""
     rounds: list[_Round] = []
     for number in range(_ROUNDS + _TAKEN_AGAIN):
-        one = _round(platform, copies, f"version {number}")
+        one = _round(bench, f"version {number}")
         if one.others < _MUCH or number - len(rounds) == _TAKEN_AGAIN:
             rounds.append(one)
         if len(rounds) == _ROUNDS:
@@ -73,31 +130,59 @@ def _rounds(platform: Serving, copies: list[WorkingCopy]) -> list[_Round]:
     return rounds
 
 
-def _round(platform: Serving, copies: list[WorkingCopy], text: str) -> _Round:
+def _round(bench: _Bench, text: str) -> _Round:
     own, machine, begun = own_seconds(), machine_seconds(), time.monotonic()
-    with steady_calls(platform.function_url("steady"), _RATE, TEST_CORE) as calls:
-        time.sleep(_QUIET_SECONDS)
-        quiet = _p99(calls)
+    quiet = _window(bench, lambda: time.sleep(_WINDOW_SECONDS))
+    loop = _window(bench, lambda: _keep_busy(bench.log))
     pushed = time.monotonic()
-    with steady_calls(platform.function_url("steady"), _RATE, TEST_CORE) as calls:
-        _push_all(platform, copies, text)
-        busy = _p99(calls)
+    pushes = _window(bench, lambda: _push_all(bench.platform, bench.copies, text))
     ended = time.monotonic()
+    _check_pins(bench)
     others = (machine_seconds() - machine - (own_seconds() - own)) / (2 * (ended - begun))
-    return _Round(quiet, busy, ended - pushed, max(0.0, others))
+    ordinary, first = zip(quiet, loop, pushes, strict=True)
+    return _Round(_latencies(ordinary), _latencies(first) if all(first) else None, ended - pushed, max(0.0, others))
 
 
-def _p99(calls: Calls) -> float:
-    return quantiles(calls.end(), n=100)[98]
+def _window(bench: _Bench, work: Callable[[], None]) -> tuple[list[float], list[float]]:
+    """Milliseconds of the calls that are made while `work` runs: in ordinary turns, and in those with precedence."""
+    with steady_calls(bench.platform.function_url("steady"), _RATE, TEST_CORE) as calls:
+        with Precedence([*bench.served, calls.pid]) as precedence:
+            work()
+        made = calls.end()
+    return precedence.ordinary(made), precedence.first(made)
 
 
-def _pin(platform: Serving, name: str) -> None:
-    """The function and its proxy stay on the core under test; everything else, and what it will start, leaves it."""
+def _latencies(windows: tuple[list[float], ...]) -> _Latencies:
+    return _Latencies(*(quantiles(calls, n=100)[98] for calls in windows))
+
+
+def _keep_busy(log: Path) -> None:
+    with running(python("-c", "while True: pass"), core=LOAD_CORE, log=log):
+        time.sleep(_WINDOW_SECONDS)
+
+
+def _pin(platform: Serving, name: str) -> list[int]:
+    """The function and its proxy stay on the core under test; everything else, and what it will start, leaves it.
+
+    Returns the pids of those that stay.
+    """
     replicas = {instance.pid for instance in condition(platform.client(), name).instances}
+    served = []
     for process in family(platform.pid):
         is_served = process.pid in replicas or "stoker_gateway.proxy" in process.cmdline()
         for thread in process.threads():
             os.sched_setaffinity(thread.id, {TEST_CORE if is_served else LOAD_CORE})
+        if is_served:
+            served.append(process.pid)
+    return served
+
+
+def _check_pins(bench: _Bench) -> None:
+    """Raises `BenchError` when a part of the platform has come to the core under test."""
+    for process in family(bench.platform.pid):
+        with suppress(psutil.NoSuchProcess):
+            if process.pid not in bench.served and TEST_CORE in process.cpu_affinity():
+                raise BenchError(f"{' '.join(process.cmdline())[:80]} may use the core of the function")
 
 
 def _push_all(platform: Serving, copies: list[WorkingCopy], text: str) -> None:
