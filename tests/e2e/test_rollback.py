@@ -112,7 +112,7 @@ def test_control_is_killed_midway_and_the_rollback_comes_to_its_end(own_platform
         assert platform.condition("midway").serving == 2
         platform.kill("control")
         platform.wait_until_it_answers()
-        assert platform.wait_ready("midway", 3).serving == 3
+        wait_for(lambda: platform.condition("midway").serving == 3, "the rollback to be proven")
         with calls_going_on(platform, "midway", 200):
             pass
         report = load.report()
