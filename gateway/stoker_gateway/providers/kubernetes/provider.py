@@ -140,7 +140,7 @@ class KubernetesProvider:
                     if old.drift and (made := await self._releases.set_right(old)):
                         self._view.saw(made)
                     return old.revision
-                await self._view.until_known(spec.key)
+                await self._view.until_readiness_is_known(spec.key)
                 release = next_release(old, self._view.standing(spec.key), spec, resolved, rollback_to)
                 self._view.saw(await self._releases.replace(old, release))
             except Conflict:
@@ -228,7 +228,7 @@ class KubernetesProvider:
         self._view.find(key)
         mark = datetime.now(UTC).isoformat(timespec="microseconds")
         async with self._locks[key]:
-            await self._view.until_known(key)
+            await self._view.until_readiness_is_known(key)
             await self._patch(key, {"spec": {"template": {"metadata": {"annotations": {RESTART: mark}}}}})
 
     async def _patch(self, key: FunctionKey, change: Manifest) -> None:

@@ -106,7 +106,7 @@ class View:
         pods = self._replicas.get(key, {}).values()
         return [one for one in pods if stored is not None and one.identity == stored.identity]
 
-    async def until_known(self, key: FunctionKey) -> None:
+    async def until_readiness_is_known(self, key: FunctionKey) -> None:
         """Before a rollout that is under way is overtaken by another: until the cluster, too, knows who is ready.
 
         To make room for the new one it ends replicas that it does not know to be ready, the oldest first, and so what

@@ -143,7 +143,7 @@ class Reconciler:
             pass
 
     async def _update(self, old: Stored, asked: Wanted) -> int:
-        await self._view.until_known(asked.spec.key)
+        await self._view.until_readiness_is_known(asked.spec.key)
         standing = self._view.standing(asked.spec.key) if self._view.get(asked.spec.key) else None
         release = next_release(old, standing, asked.spec, await self.resolve(asked), asked.rollback_to)
         self._view.saw(await self._releases.replace(old, release))
