@@ -34,7 +34,7 @@ FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (cluster.service_figures, ("pod_vs_service",)),
     (cluster.deploy_figures, ("deploy_vs_kubectl",)),
     (push.push_figures, ("push_vs_docker",)),
-    (many_pushes.pushes_figures, ("pushes_p99", "pushes_p99_undisturbed")),
+    (many_pushes.pushes_figures, ("pushes_p99",)),
     (memory.thousand_figures, ("functions_1000_mb", "list_1000_ms")),
 )
 """What is measured together, and which figures it gives."""

@@ -2,13 +2,11 @@
 
 The function, its proxy and a light, steady load have one core; all else, from git to the builds' tests, has the other.
 
-Other people's work has both. While we keep one core busy it moves to the other, so any work there makes calls slower.
-Two things tell that from what pushes do: every second turn function, proxy and load come before everybody else on their
-core (`precedence.py`), with and without pushes alike; and each round measures what a mere busy loop on the other core
-does.
+Every second turn the kernel's own threads stay off the core of the function (`shield.py`), with and without pushes
+alike; these turns make the figure, and its note tells the ratio of the others.
 
-A p99 of a thousand calls is its ten slowest, so rounds differ: quiet, loop and pushes follow one another in each of
-them, and the median of their ratios counts.
+A p99 of a thousand calls is its ten slowest, so rounds differ: quiet and pushes follow one another in each of them,
+and the median of their ratios counts.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from statistics import median, quantiles
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from bench.precedence import Precedence
 from bench.processes import (
     LOAD_CORE,
     TEST_CORE,
@@ -31,12 +28,11 @@ from bench.processes import (
     family,
     machine_seconds,
     own_seconds,
-    python,
-    running,
 )
 from bench.pushing import WorkingCopy, end_of
 from bench.report import Figure
 from bench.serving import HELLO, Serving, condition, serving
+from bench.shield import Shield
 from bench.steady import steady_calls
 from stoker_sdk.runs import SUCCEEDED
 
@@ -53,7 +49,7 @@ _TEST = "from .handler import handle\n\n\ndef test_it_answers():\n    assert han
 
 
 def pushes_figures(folder: Path) -> list[Figure]:
-    """`pushes_p99`; and, with root's rights, `pushes_p99_undisturbed`: from the turns in which others' work waits."""
+    """`pushes_p99`: behind the shield; without root's rights there is none, and the note tells so."""
     with serving(folder, "--proxies", "1", cores=(TEST_CORE, LOAD_CORE)) as platform:
         platform.deploy("steady", HELLO)
         served = _pin(platform, "steady")
@@ -62,60 +58,55 @@ def pushes_figures(folder: Path) -> list[Figure]:
             for owner in range(_OWNERS)
             for number in range(_EACH)
         ]
-        rounds = _rounds(_Bench(platform, served, copies, folder / "loop.log"))
+        rounds = _rounds(_Bench(platform, served, copies))
     seconds, others = median(one.seconds for one in rounds), median(one.others for one in rounds)
     note = (
         f"{len(copies)} pushes at once, all live after {seconds:.0f} s; {_RATE} calls a second; "
         f"others had {others:.0%} of the machine"
     )
-    figures = [_figure("pushes_p99", [one.ordinary for one in rounds], note)]
-    first = [one.first for one in rounds if one.first is not None]
-    if first:
-        figures.append(_figure("pushes_p99_undisturbed", first, "others' work on that core waits"))
-    else:
-        print("pushes_p99_undisturbed needs root's rights", end=" ", flush=True)
-    return figures
+    plain = [one.plain for one in rounds]
+    shielded = [one.shielded for one in rounds if one.shielded is not None]
+    if shielded:
+        return [_figure(shielded, f"without the shield {median(one.ratio for one in plain):.2f}; {note}")]
+    return [_figure(plain, f"the kernel's threads were on this core, too: to move them takes root's rights; {note}")]
 
 
 @dataclass(frozen=True)
 class _Latencies:
-    """p99 in ms: without anything beside it, with a busy loop on the other core, with pushes there."""
+    """p99 in ms: without anything beside it, and with pushes on the other core."""
 
     quiet: float
-    loop: float
     pushes: float
+
+    @property
+    def ratio(self) -> float:
+        return self.pushes / self.quiet
 
 
 @dataclass(frozen=True)
 class _Round:
-    """As everybody else on the core, and before them; how long the pushes took; others' share of both cores."""
+    """Without the shield, and behind it; how long the pushes took; others' share of both cores."""
 
-    ordinary: _Latencies
-    first: _Latencies | None
+    plain: _Latencies
+    shielded: _Latencies | None
     seconds: float
     others: float
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """`served` are the pids of the function and its proxy; what the busy loop prints goes to `log`."""
+    """`served` are the pids of the function and its proxy."""
 
     platform: Serving
     served: list[int]
     copies: list[WorkingCopy]
-    log: Path
 
 
-def _figure(key: str, rounds: list[_Latencies], note: str) -> Figure:
-    ratios = [one.pushes / one.quiet for one in rounds]
+def _figure(rounds: list[_Latencies], note: str) -> Figure:
+    ratios = [one.ratio for one in rounds]
     pushes, quiet = median(one.pushes for one in rounds), median(one.quiet for one in rounds)
-    loops = median(one.loop / one.quiet for one in rounds)
-    against_loop = median(one.pushes / one.loop for one in rounds)
-    compared = (
-        f"rounds {min(ratios):.2f} to {max(ratios):.2f}; a busy loop instead of pushes gives {loops:.2f}, "
-        f"so pushes are {against_loop:.2f} of that; {note}"
-    )
-    return Figure(key, median(ratios), f"p99 {pushes:.2f} ms", f"without pushes {quiet:.2f} ms", compared)
+    compared = f"rounds {min(ratios):.2f} to {max(ratios):.2f}; {note}"
+    return Figure("pushes_p99", median(ratios), f"p99 {pushes:.2f} ms", f"without pushes {quiet:.2f} ms", compared)
 
 
 def _rounds(bench: _Bench) -> list[_Round]:
@@ -133,32 +124,26 @@ def _rounds(bench: _Bench) -> list[_Round]:
 def _round(bench: _Bench, text: str) -> _Round:
     own, machine, begun = own_seconds(), machine_seconds(), time.monotonic()
     quiet = _window(bench, lambda: time.sleep(_WINDOW_SECONDS))
-    loop = _window(bench, lambda: _keep_busy(bench.log))
     pushed = time.monotonic()
     pushes = _window(bench, lambda: _push_all(bench.platform, bench.copies, text))
     ended = time.monotonic()
     _check_pins(bench)
     others = (machine_seconds() - machine - (own_seconds() - own)) / (2 * (ended - begun))
-    ordinary, first = zip(quiet, loop, pushes, strict=True)
-    return _Round(_latencies(ordinary), _latencies(first) if all(first) else None, ended - pushed, max(0.0, others))
+    plain, shielded = zip(quiet, pushes, strict=True)
+    return _Round(_latencies(plain), _latencies(shielded) if all(shielded) else None, ended - pushed, max(0.0, others))
 
 
 def _window(bench: _Bench, work: Callable[[], None]) -> tuple[list[float], list[float]]:
-    """Milliseconds of the calls that are made while `work` runs: in ordinary turns, and in those with precedence."""
+    """Milliseconds of the calls that are made while `work` runs: without the shield, and behind it."""
     with steady_calls(bench.platform.function_url("steady"), _RATE, TEST_CORE) as calls:
-        with Precedence([*bench.served, calls.pid]) as precedence:
+        with Shield(TEST_CORE) as shield:
             work()
         made = calls.end()
-    return precedence.ordinary(made), precedence.first(made)
+    return shield.without(made), shield.behind(made)
 
 
 def _latencies(windows: tuple[list[float], ...]) -> _Latencies:
     return _Latencies(*(quantiles(calls, n=100)[98] for calls in windows))
-
-
-def _keep_busy(log: Path) -> None:
-    with running(python("-c", "while True: pass"), core=LOAD_CORE, log=log):
-        time.sleep(_WINDOW_SECONDS)
 
 
 def _pin(platform: Serving, name: str) -> list[int]:

@@ -50,7 +50,6 @@ THRESHOLDS: Mapping[str, Threshold] = {
     "deploy_vs_kubectl": Threshold(1.1, at_most=True),
     "push_vs_docker": Threshold(0.5, at_most=True),
     "pushes_p99": Threshold(1.5, at_most=True),
-    "pushes_p99_undisturbed": Threshold(1.5, at_most=True),
     "dev_reload_p95_ms": Threshold(300, at_most=True, unit=" ms"),
 }
 

@@ -38,7 +38,6 @@ class Calls:
     """The load, while it runs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.pid = process.pid
         self._process = process
 
     def end(self) -> list[Call]:
