@@ -241,6 +241,15 @@ async def test_a_builder_that_was_started_ahead_is_used_once_and_then_comes_the_
     assert all_gone(traces), "the one that waited ends with the platform"
 
 
+async def test_a_builder_gives_way_to_what_serves_from_its_start_on(traces: Path) -> None:
+    builders = Builders((sys.executable, str(FAKE), str(traces)), 1.0, ahead=False)
+    builder = await builders.take()
+    await until(lambda: len(started(traces)) == 1)
+    assert os.getpriority(os.PRIO_PROCESS, int(started(traces)[0].name.partition("-")[2])) == 10
+    await builder.end(1.0)
+    await builders.close()
+
+
 async def test_builds_that_come_faster_than_builders_get_fresh_ones(tmp_path: Path, traces: Path) -> None:
     async with building(tmp_path, traces, build_ahead=True, builds_at_once=3) as control:
         answers = await asyncio.gather(*(build(control, b"count\n") for _ in range(3)))

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from stoker_builder.pipeline.job import Answer, Job, Report
+from stoker_sdk.processes import give_way
 
 _MAX_LINE: Final = 8 * 1024 * 1024
 _GRACE: Final = 5.0
@@ -35,6 +36,7 @@ class RunProcess:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, limit=_MAX_LINE, start_new_session=True
         )
+        give_way(process.pid)  # it does so itself, but its imports come before that
         return cls(process)
 
     @property

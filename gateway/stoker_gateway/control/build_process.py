@@ -15,6 +15,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
 from stoker_sdk.errors import Unavailable
+from stoker_sdk.processes import give_way
 
 MAX_LINE = 1024 * 1024
 _REFILL_SECONDS = 0.3
@@ -40,6 +41,7 @@ class BuildProcess:
             )
         except OSError as error:
             raise Unavailable(f"the builder {command[0]!r} cannot be started: {error.strerror}") from error
+        give_way(process.pid)  # it does so itself, but its imports come before that
         return cls(process)
 
     @property
